@@ -1,0 +1,59 @@
+"""Plain values that programs see: members, roles, entries."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+__all__ = ["Entry", "GroupId", "Index", "Member", "MemberId", "ReadMode", "Role", "Term"]
+
+GroupId = int
+MemberId = int
+Index = int
+Term = int
+
+
+class Role(enum.Enum):
+    """What a member may do in its group (thesis §4.1, §4.2.1)."""
+
+    VOTER = "voter"
+    LEARNER = "learner"
+    STAGING = "staging"
+    """A learner that the leader promotes by itself once it has caught up."""
+    REMOVED = "removed"
+
+
+class ReadMode(enum.Enum):
+    """How a linearizable read is confirmed (thesis §6.4)."""
+
+    QUORUM = "quorum"
+    LEASE = "lease"
+
+
+@attrs.frozen(order=False)
+class Member:
+    """One replica of a group.
+
+    Attributes:
+        id: Positive, below 2**63, never used twice in its group.
+        address: `host:port` of the host that carries it.
+        role: Default: `Role.VOTER`.
+    """
+
+    id: MemberId
+    address: str
+    role: Role = Role.VOTER
+
+
+@attrs.define
+class Entry:
+    """One proposal as `StateMachine.apply` gets it. Treat it as immutable.
+
+    Not frozen because a frozen attrs object costs three times as much to make, and one is
+    made for every entry applied.
+    """
+
+    index: Index
+    term: Term
+    data: bytes

@@ -1,0 +1,1 @@
+"""One write-ahead log for all groups of a host, and the snapshots beside it."""
