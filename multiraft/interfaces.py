@@ -180,6 +180,76 @@ class LogStore(Protocol):
     def close(self) -> None: ...
 
 
+# --- snapshot files ---------------------------------------------------------------------------
+
+
+@attrs.frozen
+class SnapshotOffer:
+    """The head of a snapshot transfer: whose it is, where it stands, how large the file is."""
+
+    group: GroupId
+    generation: int
+    sender: MemberId
+    to: MemberId
+    term: Term
+    snapshot: Snapshot
+    file_bytes: int
+    digest: bytes
+    """Of the whole file, so that a transfer resumes only the very same file."""
+
+
+@attrs.frozen
+class SnapshotFile:
+    """A snapshot file that is whole and on disk."""
+
+    path: str
+    group: GroupId
+    generation: int
+    snapshot: Snapshot
+    file_bytes: int
+    digest: bytes
+
+
+class SnapshotSink(Protocol):
+    """Where a received snapshot goes. Methods may block and are called in a worker thread."""
+
+    offset: int
+    """Bytes already here from an earlier try; the sender goes on from there."""
+
+    def write(self, chunk: bytes) -> None: ...
+
+    def finish(self) -> None:
+        """All bytes are here: verify and make durable. Raises: SnapshotInvalid."""
+
+    def abort(self) -> None:
+        """The connection broke. What was written may be kept for a resume."""
+
+
+class SnapshotStore(Protocol):
+    """The snapshot files of a host. All of it but `newest` may block: call it in a worker."""
+
+    def newest(self, group: GroupId) -> SnapshotFile | None: ...
+
+    def write(
+        self, group: GroupId, generation: int, snapshot: Snapshot, chunks: Iterable[bytes]
+    ) -> SnapshotFile:
+        """Write a file under a temporary name, sync it, give it its name, sync the folder."""
+
+    def read(self, file: SnapshotFile) -> Iterator[bytes]:
+        """The state machine's chunks. Raises: SnapshotInvalid, at the first damaged chunk."""
+
+    def raw(self, file: SnapshotFile, offset: int) -> Iterator[bytes]:
+        """The file's bytes from `offset` on, for a transfer."""
+
+    def sink(self, offer: SnapshotOffer) -> SnapshotSink: ...
+
+    def prune(self, group: GroupId, keep: int) -> None:
+        """Delete all but the newest file and `keep` older ones."""
+
+    def remove(self, group: GroupId) -> None:
+        """Delete all files of a group."""
+
+
 # --- files -----------------------------------------------------------------------------------
 
 
@@ -235,36 +305,6 @@ class Files(Protocol):
 
 
 # --- the network -----------------------------------------------------------------------------
-
-
-@attrs.frozen
-class SnapshotOffer:
-    """The head of a snapshot transfer: whose it is, where it stands, how large the file is."""
-
-    group: GroupId
-    generation: int
-    sender: MemberId
-    to: MemberId
-    term: Term
-    snapshot: Snapshot
-    file_bytes: int
-    digest: bytes
-    """Of the whole file, so that a transfer resumes only the very same file."""
-
-
-class SnapshotSink(Protocol):
-    """Where a received snapshot goes. Methods may block and are called in a worker thread."""
-
-    offset: int
-    """Bytes already here from an earlier try; the sender goes on from there."""
-
-    def write(self, chunk: bytes) -> None: ...
-
-    def finish(self) -> None:
-        """All bytes are here: verify and make durable. Raises: SnapshotInvalid."""
-
-    def abort(self) -> None:
-        """The connection broke. What was written may be kept for a resume."""
 
 
 class Receiver(Protocol):

@@ -1,0 +1,165 @@
+"""Proposals on their way: queued here, handed to raft, and matched with what was applied.
+
+Every run that a program proposes carries a tag, the proposer's member id and a sequence
+number, whether it is appended here or forwarded. The tag is in the log, so a proposer
+recognizes its entries when it applies them, and nothing else has to tell it their index.
+
+Why the outcome is exact. A run is proposed for one term: here, it is appended at the core's
+own term; forwarded, the leader refuses it unless it leads at the very term that the message
+names. So if the run is in the log at all, its entries have that term. Terms never decrease
+along a log (thesis §3.5), so once an entry of a higher term is applied and the run was not
+seen, it is nowhere before it, and cannot come after: it was certainly dropped. Only a jump by
+snapshot hides which entries were applied; then the outcome is unknown.
+
+A forwarded run may be lost with its connection while the leader stays. It is sent again when
+the link is back; a leader remembers, for as long as it leads, the last number it took from
+each member, and takes none twice. Members send their runs in order, so one number is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import attrs
+
+from multiraft.errors import MultiraftError, OutcomeUnknown, ProposalDropped
+from multiraft.messages import Run
+from multiraft.types import MemberId, Term
+
+RUN_BYTES_MAX = 256 * 1024
+"""Payload of one run. Larger batches become several runs, so that cutting a run at a message
+limit, which decodes and encodes it again, stays cheap."""
+
+
+class Waiter(Protocol):
+    """Whoever waits for an outcome; exactly one of the two is called, once."""
+
+    def resolve(self, value: object) -> None: ...
+
+    def fail(self, error: MultiraftError) -> None: ...
+
+
+@attrs.define(eq=False)
+class Outstanding:
+    """A run that was handed to raft. `waiters` has one for each entry not yet applied."""
+
+    run: Run
+    term: Term
+    waiters: list[Waiter]
+
+
+class ProposalTable:
+    """The proposals of one group on one host."""
+
+    __slots__ = ("_outstanding", "_taken", "_taken_term", "deadline", "payloads", "waiters")
+
+    def __init__(self) -> None:
+        self.payloads: list[bytes] = []
+        """Queued: not yet handed to raft. Parallel to `waiters`."""
+        self.waiters: list[Waiter] = []
+        self._outstanding: dict[int, Outstanding] | None = None  # by sequence
+        self._taken: dict[MemberId, int] | None = None  # as leader: last sequence per member
+        self._taken_term: Term = 0
+        self.deadline: float | None = None
+        """When waiting for a leader ends; None while one is known or nobody waits."""
+
+    def __bool__(self) -> bool:
+        return bool(self.payloads) or bool(self._outstanding)
+
+    @property
+    def outstanding_count(self) -> int:
+        return 0 if self._outstanding is None else sum(len(o.waiters) for o in self._outstanding.values())
+
+    def queue(self, payload: bytes, waiter: Waiter) -> None:
+        self.payloads.append(payload)
+        self.waiters.append(waiter)
+
+    def take_queued(self) -> tuple[list[bytes], list[Waiter]]:
+        """Take queued proposals for one run: all of them, or as many as one run holds."""
+        payloads, waiters = self.payloads, self.waiters
+        total = 0
+        for count, payload in enumerate(payloads):
+            total += len(payload)
+            if total > RUN_BYTES_MAX and count:
+                self.payloads, self.waiters = payloads[count:], waiters[count:]
+                return payloads[:count], waiters[:count]
+        self.payloads, self.waiters = [], []
+        return payloads, waiters
+
+    def proposed(self, run: Run, term: Term, waiters: list[Waiter]) -> None:
+        """Remember a run that raft appended, or is forwarding, at `term`."""
+        if self._outstanding is None:
+            self._outstanding = {}
+        self._outstanding[run.sequence] = Outstanding(run, term, waiters)
+
+    def applied(self, run: Run, results: Sequence[object]) -> None:
+        """Entries tagged as ours were applied: wake those who wait for them."""
+        if not self._outstanding:
+            return
+        found = self._outstanding.pop(run.sequence, None)
+        if found is None:
+            return
+        for waiter, result in zip(found.waiters, results, strict=False):
+            waiter.resolve(result)
+        if len(found.waiters) > run.count:
+            # The run was cut on its way here; the rest comes under the number of its first entry.
+            rest = found.run.cut(found.run.first + run.count, found.run.last)
+            self._outstanding[rest.sequence] = Outstanding(rest, found.term, found.waiters[run.count :])
+
+    def applied_term(self, term: Term) -> None:
+        """An entry of `term` was applied: what was proposed before that term never will be."""
+        if not self._outstanding:
+            return
+        late = [key for key, held in self._outstanding.items() if held.term < term]
+        for key in late:
+            self._fail(self._outstanding.pop(key).waiters, ProposalDropped("leadership changed first"))
+
+    def refused(self, sequence: int, reason: str) -> None:
+        """The leader says that it did not append the run."""
+        if self._outstanding and (held := self._outstanding.pop(sequence, None)) is not None:
+            self._fail(held.waiters, ProposalDropped(reason))
+
+    def skipped(self) -> None:
+        """A snapshot replaced the log: which of ours it holds cannot be seen."""
+        self._fail_outstanding(OutcomeUnknown("a snapshot replaced the log before the result was known"))
+
+    def expire_queued(self, error: MultiraftError) -> None:
+        waiters, self.payloads, self.waiters = self.waiters, [], []
+        self.deadline = None
+        self._fail(waiters, error)
+
+    def expire_outstanding(self, reason: str) -> None:
+        self._fail_outstanding(OutcomeUnknown(reason))
+
+    def fail_all(self, error: MultiraftError, *, unknown: str) -> None:
+        """The group stops: queued proposals fail with `error`, the others are unknown."""
+        self.expire_queued(error)
+        self.expire_outstanding(unknown)
+
+    def to_resend(self, term: Term) -> Iterator[Run]:
+        """Runs of `term` to forward once more, in order, after the link to the leader was lost."""
+        for _, held in sorted((self._outstanding or {}).items()):
+            if held.term == term:
+                yield held.run
+
+    def take_forwarded(self, run: Run, term: Term) -> bool:
+        """As leader at `term`: whether a forwarded run is new and in order to be appended."""
+        if self._taken is None or self._taken_term != term:
+            self._taken, self._taken_term = {}, term
+        return self._taken.get(run.origin, -1) < run.sequence
+
+    def took_forwarded(self, run: Run) -> None:
+        assert self._taken is not None
+        self._taken[run.origin] = run.sequence + run.count - 1
+
+    def _fail_outstanding(self, error: MultiraftError) -> None:
+        if self._outstanding:
+            held, self._outstanding = self._outstanding, None
+            for outstanding in held.values():
+                self._fail(outstanding.waiters, error)
+
+    @staticmethod
+    def _fail(waiters: list[Waiter], error: MultiraftError) -> None:
+        for waiter in waiters:
+            waiter.fail(error)
