@@ -120,6 +120,10 @@ class StateMachineFailed(MultiraftError):
     """The state machine raised, so its group is stopped on this host."""
 
 
+class TransferFailed(MultiraftError):
+    """Leadership did not reach the named member in time; whoever leads now goes on leading."""
+
+
 # --- storage -------------------------------------------------------------------------------
 
 

@@ -40,7 +40,9 @@ class StateMachine:
     """What a program replicates; subclass it. One instance per group and host.
 
     Methods are plain and synchronous. They run on the host's own thread unless `blocking` is
-    true. An exception from any of them stops the group on this host.
+    true. An exception stops the group on this host, and no other group, except that one from
+    `query` goes to the caller. A machine that shares a transaction with others (`Machines.batch`)
+    must leave nothing of a call that raised.
     """
 
     applied_index: Index = 0
@@ -215,6 +217,8 @@ class SnapshotSink(Protocol):
 
     offset: int
     """Bytes already here from an earlier try; the sender goes on from there."""
+    file: SnapshotFile | None
+    """The file, once `finish` has succeeded."""
 
     def write(self, chunk: bytes) -> None: ...
 
@@ -226,9 +230,10 @@ class SnapshotSink(Protocol):
 
 
 class SnapshotStore(Protocol):
-    """The snapshot files of a host. All of it but `newest` may block: call it in a worker."""
+    """The snapshot files of a host. All of it may block: call it in a worker."""
 
-    def newest(self, group: GroupId) -> SnapshotFile | None: ...
+    def files(self, group: GroupId) -> list[SnapshotFile]:
+        """Whole files of a group, newest first."""
 
     def write(
         self, group: GroupId, generation: int, snapshot: Snapshot, chunks: Iterable[bytes]

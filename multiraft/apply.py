@@ -1,0 +1,234 @@
+"""Committed runs on their way into state machines.
+
+In a pass, what is committed is only queued here; at its end all machines that share a store
+are fed under one `batch()`. Machines that do I/O are fed in one worker thread, one job at a
+time: what commits while a job runs makes the next job, so batches grow with the load.
+
+Only what programs proposed reaches a machine. Configuration changes and the entries that raft
+appends for itself are handled here, in the host's thread and in their place in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from itertools import repeat
+
+import attrs
+
+from multiraft.errors import StateMachineFailed, StorageFailed
+from multiraft.group import Group
+from multiraft.interfaces import Executor, MachineFactory, Machines
+from multiraft.messages import EntryKind, Run, Snapshot
+from multiraft.types import Entry, Index
+
+JOB_BYTES_MAX = 8 << 20
+"""Weight of the runs in one job; a group's own share is bounded by `max_apply_bytes`."""
+
+
+@attrs.define(eq=False)
+class Work:
+    """What one group does in one job: apply `runs`, then perhaps capture its state."""
+
+    group: Group
+    configured: list[Run]
+    """Configuration changes that came before `runs`; they took effect when this was made."""
+    runs: list[Run]
+    capture: Snapshot | None = None
+    """Set: capture the state after `runs`. Has the configuration there, no index yet."""
+    fed: list[Run] = attrs.field(factory=list)
+    """What of `runs` the machine got: not what it had durably, nor what raft made for itself."""
+    results: list[object] = attrs.field(factory=list)
+    """One for each entry of `fed`."""
+    chunks: Iterable[bytes] | None = None
+    error: BaseException | None = None
+
+    @property
+    def last(self) -> Index:
+        """Where it leaves the group; 0 if there was nothing to apply."""
+        runs = self.runs or self.configured
+        return runs[-1].last if runs else 0
+
+    @property
+    def weight(self) -> int:
+        return sum(run.weight for run in self.configured) + sum(run.weight for run in self.runs)
+
+    def run(self) -> None:
+        """Feed the machine. Runs in the worker thread for blocking machines."""
+        try:
+            self._apply()
+            if self.capture is not None:
+                # sync() before the log may be compacted up to here: see Snapshots.
+                self.group.machine.sync()
+                self.chunks = self.group.machine.snapshot()
+        except Exception as error:
+            self.error = error
+
+    def _apply(self) -> None:
+        group = self.group
+        entries: list[Entry] = []
+        for run in self.runs:
+            if run.origin and run.last > group.machine_at:
+                fresh = run if run.first > group.machine_at else run.cut(group.machine_at + 1, run.last)
+                self.fed.append(fresh)
+                entries.extend(
+                    map(Entry, range(fresh.first, fresh.last + 1), repeat(run.term), fresh.payloads)
+                )
+        if entries:
+            results = group.machine.apply(entries)
+            if len(results) != len(entries):
+                raise ValueError(f"apply returned {len(results)} results for {len(entries)} entries")
+            self.results = list(results)
+        group.machine_at = max(group.machine_at, self.last)
+
+
+class Applier:
+    """Feeds the state machines of a host, in the order of each group's log."""
+
+    def __init__(
+        self,
+        factory: MachineFactory,
+        executor: Executor,
+        *,
+        applied: Callable[[Work], None],
+        configure: Callable[[Group, Run], None],
+        failed: Callable[[Group, StateMachineFailed], None],
+        store_failed: Callable[[StorageFailed], None],
+    ) -> None:
+        self._batch: Callable[[], AbstractContextManager[object]] = (
+            factory.batch if isinstance(factory, Machines) else nullcontext
+        )
+        self._executor = executor
+        self._applied = applied
+        self._configure = configure
+        self._failed = failed
+        self._store_failed = store_failed
+        self._waiting: dict[Group, None] = {}
+        self._busy = False
+
+    @property
+    def busy(self) -> bool:
+        return self._busy or bool(self._waiting)
+
+    def add(self, group: Group, runs: list[Run]) -> None:
+        """Queue committed runs; `flush` applies them."""
+        group.apply_queue.extend(runs)
+        self._waiting[group] = None
+
+    def want_capture(self, group: Group) -> None:
+        """Capture the group's state as soon as its queue allows."""
+        group.asked_snapshot = True
+        self._waiting[group] = None
+
+    def flush(self) -> None:
+        """Apply what is queued: here, or in the worker if it is free."""
+        if not self._waiting:
+            return
+        inline = [group for group in self._waiting if not group.machine.blocking]
+        if inline:
+            for group in inline:
+                del self._waiting[group]
+            self._apply_inline(inline)
+        if self._waiting and not self._busy:
+            self._submit()
+
+    def _apply_inline(self, groups: list[Group]) -> None:
+        done: list[Work] = []
+        try:
+            with self._batch():
+                for group in groups:
+                    while (work := self._next_work(group)) is not None:
+                        work.run()
+                        done.append(work)
+                        if work.error is not None:
+                            break
+        except Exception as error:
+            self._store_failed(_as_storage_failure(error))
+            return
+        for work in done:
+            self._finish(work)
+
+    def _submit(self) -> None:
+        works: list[Work] = []
+        weight = 0
+        for group in list(self._waiting):
+            if weight >= JOB_BYTES_MAX:
+                break
+            del self._waiting[group]
+            work = self._next_work(group)
+            if work is not None:
+                works.append(work)
+                weight += work.weight
+        if works:
+            self._busy = True
+            self._executor.submit(lambda: self._run(works), lambda _, error: self._done(works, error))
+
+    def _run(self, works: list[Work]) -> None:
+        with self._batch():
+            for work in works:
+                work.run()
+
+    def _done(self, works: list[Work], error: BaseException | None) -> None:
+        self._busy = False
+        if error is not None:
+            # The shared store failed to commit: the shared disk's trouble stops the host.
+            self._store_failed(_as_storage_failure(error))
+            return
+        for work in works:
+            self._finish(work)
+            if work.group.apply_queue or work.group.asked_snapshot:
+                self._waiting[work.group] = None
+        self.flush()
+
+    def _next_work(self, group: Group) -> Work | None:
+        """Take the group's queue up to the next configuration change; None: nothing to do."""
+        if group.failed is not None or group.restoring:
+            return None
+        queue = group.apply_queue
+        configured = _leading(queue, lambda kind: kind is not EntryKind.NORMAL)
+        for run in configured:
+            self._configure(group, run)
+        runs = _leading(queue, lambda kind: kind is EntryKind.NORMAL)
+        capture: Snapshot | None = None
+        if group.asked_snapshot:
+            # The state is captured where the queue was cut, before the next configuration
+            # change, so that this is the configuration at the captured index.
+            group.asked_snapshot = False
+            capture = Snapshot(conf_state=group.raft.conf_state(), data=group.membership.encode())
+        if not configured and not runs and capture is None:
+            return None
+        group.applying = True
+        return Work(group, configured, runs, capture)
+
+    def _finish(self, work: Work) -> None:
+        group = work.group
+        group.applying = False
+        if group.failed is not None:
+            return
+        if work.error is not None:
+            failure = StateMachineFailed(f"group {group.id}: {work.error!r}")
+            failure.__cause__ = work.error
+            self._failed(group, failure)
+            return
+        self._applied(work)
+        if group.on_drained is not None and not group.apply_queue:
+            drained, group.on_drained = group.on_drained, None
+            drained()
+
+
+def _as_storage_failure(error: BaseException) -> StorageFailed:
+    failure = StorageFailed(f"the state machines' store failed: {error!r}")
+    failure.__cause__ = error
+    return failure
+
+
+def _leading(queue: list[Run], wanted: Callable[[EntryKind], bool]) -> list[Run]:
+    """Take the first runs of the wanted kind off the queue."""
+    count = 0
+    for run in queue:
+        if not wanted(run.kind):
+            break
+        count += 1
+    taken = queue[:count]
+    del queue[:count]
+    return taken

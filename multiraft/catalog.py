@@ -1,0 +1,170 @@
+"""The groups of a host: found in the log at start, made, and removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from multiraft.config import HostConfig
+from multiraft.environment import Environment
+from multiraft.errors import GroupExists, GroupNotFound, StateMachineFailed, StorageFailed
+from multiraft.group import Group, GroupHost, ServedLog
+from multiraft.interfaces import Executor, GroupLog, StateMachine, WriteBatch
+from multiraft.membership import GroupMeta, Membership
+from multiraft.messages import HardState, Snapshot
+from multiraft.post import Post
+from multiraft.proposals import Waiter
+from multiraft.raft.core import CoreConfig, Raft
+from multiraft.snapshots import INITIAL_INDEX, restore_machine
+from multiraft.types import GroupId, Index, Role
+
+
+class Catalog:
+    """Makes, opens and removes groups; the scheduler runs them."""
+
+    def __init__(
+        self,
+        config: HostConfig,
+        environment: Environment,
+        host: GroupHost,
+        groups: dict[GroupId, Group],
+        post: Post,
+        executor: Executor,
+        submit: Callable[[WriteBatch, Callable[[], None]], None],
+    ) -> None:
+        self._config = config
+        self._env = environment
+        self._host = host
+        self._groups = groups
+        self._post = post
+        self._executor = executor
+        self._submit = submit
+        self._creating: set[GroupId] = set()
+
+    def load_groups(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Bring back every group found in the log. May block: call it before anything runs.
+
+        Raises:
+            SnapshotInvalid: A snapshot that a group needs is missing or damaged.
+            StorageFailed: A state machine is ahead of its log.
+        """
+        logs = self._env.store.groups()
+        for count, log in enumerate(logs.values(), 1):
+            machine = self._env.machines(log.group)
+            files = self._env.snapshots.files(log.group)
+            file, stands = restore_machine(log, files, self._env.snapshots, machine)
+            group = self._open(log, machine, stands)
+            group.snapshot_file = file
+            if progress is not None:
+                progress(count, len(logs))
+
+    def create_groups(
+        self,
+        wanted: Mapping[GroupId, tuple[Membership, GroupMeta]],
+        waiter: Waiter,
+    ) -> None:
+        """Make groups, durable with few syncs; `waiter` gets the list of them, in order.
+
+        Raises:
+            GroupExists: One of them is here; none was made.
+            HostClosed, StorageFailed: The host cannot take any.
+        """
+        for group_id in wanted:
+            if group_id in self._groups or group_id in self._creating:
+                raise GroupExists(group_id)
+        batch = self._env.store.batch()
+        for group_id, (membership, meta) in wanted.items():
+            # The same on every member whatever the order of the list: that makes it a cluster.
+            point = Snapshot(INITIAL_INDEX, 1, membership.conf_state(), membership.encode())
+            batch.create(group_id, meta.encode(), HardState(term=1, commit=INITIAL_INDEX), point)
+        self._creating.update(wanted)
+
+        def done() -> None:
+            self._creating.difference_update(wanted)
+            logs = self._env.store.groups()
+            try:
+                groups = [
+                    self._open(logs[group_id], self._env.machines(group_id), INITIAL_INDEX)
+                    for group_id in wanted
+                ]
+            except Exception as error:
+                failure = StateMachineFailed(f"the machine factory failed: {error!r}")
+                failure.__cause__ = error
+                waiter.fail(failure)
+                return
+            for group in groups:
+                self._campaign_early(group)
+            waiter.resolve(groups)
+
+        self._submit(batch, done)
+
+    def _campaign_early(self, group: Group) -> None:
+        """One member of a new group, a different one from group to group, stands at once.
+
+        It saves the first election timeout and spreads leaders evenly. Nothing depends on it:
+        if the others are not there yet, timeouts elect somebody.
+        """
+        voters = sorted(m.id for m in group.membership.members.values() if m.role is Role.VOTER)
+        if voters[group.id % len(voters)] == group.member_id:
+            group.raft.campaign()
+            self._host.mark_dirty(group)
+
+    def remove_group(self, group_id: GroupId, waiter: Waiter) -> None:
+        """Stop a group and delete its data; `waiter` gets None when it is gone for good.
+
+        Raises:
+            GroupNotFound: It is not here.
+        """
+        group = self._groups.pop(group_id, None)
+        if group is None:
+            raise GroupNotFound(group_id)
+        if group.failed is None:
+            group.stop(GroupNotFound(group_id))
+        self._post.disconnect(group)
+        batch = self._env.store.batch()
+        batch.remove(group_id)
+
+        def deleted(_: None, error: BaseException | None) -> None:
+            if error is None:
+                waiter.resolve(None)
+            else:
+                waiter.fail(StorageFailed(f"deleting snapshots of group {group_id} failed: {error}"))
+
+        # Files only after the record: a group must never be found in the log without its snapshot.
+        self._submit(
+            batch, lambda: self._executor.submit(lambda: self._env.snapshots.remove(group_id), deleted)
+        )
+
+    def _open(self, log: GroupLog, machine: StateMachine, stands: Index) -> Group:
+        meta = GroupMeta.decode(log.meta)
+        point = log.snapshot_point
+        served = ServedLog(log, min(stands, log.last_index()))
+        config = self._config
+        limits = meta.limits
+        raft = Raft(
+            CoreConfig(
+                id=meta.member_id,
+                election_ticks=config.election_ticks,
+                heartbeat_ticks=config.heartbeat_ticks,
+                applied=point.index,
+                max_message_bytes=config.max_message_bytes,
+                max_apply_bytes=config.max_apply_bytes,
+                max_inflight_messages=config.max_inflight_messages,
+                max_inflight_bytes=config.max_inflight_bytes,
+                max_uncommitted_bytes=limits.get("max_uncommitted_bytes", config.max_uncommitted_bytes),
+                pre_vote=config.pre_vote,
+                check_quorum=config.check_quorum,
+                read_mode=config.read_mode,
+                async_storage_writes=True,
+                step_down_on_removal=True,
+                commit_notices=True,
+            ),
+            served,
+            self._env.random,
+        )
+        group = Group(self._host, log.group, meta, Membership.decode(point.data), raft, log, machine)
+        group.machine_at = max(stands, group.machine_at)
+        served.serve(group)
+        self._post.connect(group)
+        self._groups[group.id] = group
+        self._host.mark_dirty(group)
+        return group

@@ -1,0 +1,407 @@
+"""`open_host`: the one place that knows the concrete log, transport, clock and threads.
+
+It puts the parts together, runs the scheduler's passes in one task, and takes everything down
+again in an order that loses nothing: first the programs' pending work, then the links, then
+the worker threads, then the log.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from types import MappingProxyType
+from typing import cast
+
+import attrs
+import outcome
+import structlog
+import trio
+
+from multiraft.config import HostConfig, normalize_address
+from multiraft.environment import Environment
+from multiraft.errors import ConfigError, GroupNotFound, MultiraftError, NotMember
+from multiraft.group import Group, TaskWaiter
+from multiraft.identity import start_identity
+from multiraft.interfaces import Executor, MachineFactory, SnapshotOffer, SnapshotSink
+from multiraft.membership import GroupMeta, Membership, predefined
+from multiraft.messages import Envelope, Hello, Lane
+from multiraft.scheduler import Scheduler
+from multiraft.statistics import SchedulerStatistics
+from multiraft.storage.files import OsFiles
+from multiraft.storage.snapshots import SnapshotFiles
+from multiraft.storage.store import Store, StoreStatistics, open_store
+from multiraft.transport.http import HttpTransport, TransportStatistics, open_transport
+from multiraft.types import GroupId, Member, MemberId
+from multiraft.workers import ThreadExecutor
+
+CREATE_BATCH_GROUPS = 1000
+"""Groups made per write to the log: few syncs, and no write that holds up the others long."""
+
+LIMITS = (
+    "max_uncommitted_bytes",
+    "max_proposal_bytes",
+    "snapshot_interval_entries",
+    "snapshot_interval_bytes",
+    "snapshot_keep_entries",
+)
+"""Limits of `HostConfig` that a group may have of its own."""
+
+log = structlog.get_logger("multiraft")
+
+
+@attrs.frozen
+class HostStatistics:
+    """What a host has done since it was opened."""
+
+    scheduler: SchedulerStatistics
+    log: StoreStatistics
+    transport: TransportStatistics
+
+
+class _TrioClock:
+    """trio's clock, so that tests may bring their own."""
+
+    now = staticmethod(trio.current_time)
+
+
+class _Receiver:
+    """What the transport calls. Before the groups are loaded nobody is at home."""
+
+    def __init__(self) -> None:
+        self.scheduler: Scheduler | None = None
+        self.room = trio.lowlevel.ParkingLot()
+
+    def receive(self, peer: Hello, lane: Lane, items: list[Envelope]) -> None:
+        if self.scheduler is not None:
+            self.scheduler.receive(peer, lane, items)
+
+    async def wait_room(self) -> None:
+        while self.scheduler is not None and not self.scheduler.has_room:
+            await self.room.park()
+
+    def peer_up(self, peer: Hello, lane: Lane) -> None:
+        if self.scheduler is not None:
+            self.scheduler.peer_up(peer, lane)
+
+    def peer_down(self, address: str, lane: Lane, reason: str) -> None:
+        if self.scheduler is not None:
+            self.scheduler.peer_down(address, lane, reason)
+
+    def snapshot_sink(self, peer: Hello, offer: SnapshotOffer) -> SnapshotSink:
+        if self.scheduler is None:
+            raise GroupNotFound(offer.group)
+        return self.scheduler.snapshot_sink(peer, offer)
+
+    def snapshot_received(self, peer: Hello, offer: SnapshotOffer, sink: SnapshotSink) -> None:
+        if self.scheduler is not None:
+            self.scheduler.snapshot_received(peer, offer, sink)
+
+
+class Host:
+    """One open host. Made by `open_host`; all of its methods belong in the trio thread."""
+
+    def __init__(
+        self, config: HostConfig, scheduler: Scheduler, store: Store, transport: HttpTransport
+    ) -> None:
+        self.config = config
+        self._scheduler = scheduler
+        self._store = store
+        self._transport = transport
+
+    @property
+    def address(self) -> str:
+        """`host:port` that other hosts dial, with the real port."""
+        return self._transport.address
+
+    @property
+    def groups(self) -> Mapping[GroupId, Group]:
+        """The groups on this host, by id: a live view."""
+        return MappingProxyType(self._scheduler.groups)
+
+    def group(self, group_id: GroupId) -> Group:
+        """Raises: GroupNotFound."""
+        try:
+            return self._scheduler.groups[group_id]
+        except KeyError:
+            raise GroupNotFound(group_id) from None
+
+    async def create_group(
+        self, group_id: GroupId, members: Sequence[Member] | None = None, **limits: int
+    ) -> Group:
+        """Make a group here.
+
+        Args:
+            group_id: Positive, below 2**63.
+            members: A predefined cluster: the same list, in any order, on every host; this host
+                finds itself by its address. Default: this host alone, with a random member id.
+            **limits: The group's own value for any of `max_uncommitted_bytes`,
+                `max_proposal_bytes`, `snapshot_interval_entries`, `snapshot_interval_bytes`,
+                `snapshot_keep_entries`.
+
+        Raises:
+            GroupExists: It is here already.
+            NotMember: This host's address is not in the list.
+            ConfigError: The list or a limit makes no sense.
+            StorageFailed, HostClosed: The host cannot take it.
+        """
+        if members is None:
+            own = random.SystemRandom().randrange(1, 1 << 63)
+            members = [Member(own, self.address)]
+        groups = await self.create_groups({group_id: members}, **limits)
+        return groups[group_id]
+
+    async def create_groups(
+        self, groups: Mapping[GroupId, Sequence[Member]], **limits: int
+    ) -> dict[GroupId, Group]:
+        """Make many groups with few syncs; as `create_group` otherwise."""
+        wanted = {
+            self._check_group_id(group_id): self._place(group_id, members, limits)
+            for group_id, members in groups.items()
+        }
+        made: dict[GroupId, Group] = {}
+        ids = list(wanted)
+        for start in range(0, len(ids), CREATE_BATCH_GROUPS):
+            part = {group_id: wanted[group_id] for group_id in ids[start : start + CREATE_BATCH_GROUPS]}
+            self._scheduler.check_open()
+            waiter = TaskWaiter()
+            self._scheduler.catalog.create_groups(part, waiter)
+            for group in cast("list[Group]", await waiter.wait()):
+                made[group.id] = group
+        return made
+
+    async def remove_group(self, group_id: GroupId) -> None:
+        """Stop a group here and delete its data.
+
+        Raises:
+            GroupNotFound: It is not here.
+        """
+        self._scheduler.check_open()
+        waiter = TaskWaiter()
+        self._scheduler.catalog.remove_group(group_id, waiter)
+        await waiter.wait()
+
+    def statistics(self) -> HostStatistics:
+        """Counters of scheduler, log and transport."""
+        return HostStatistics(
+            self._scheduler.statistics(), self._store.statistics(), self._transport.statistics()
+        )
+
+    def __repr__(self) -> str:
+        return f"<Host {self.address} {len(self.groups)} groups>"
+
+    @staticmethod
+    def _check_group_id(group_id: GroupId) -> GroupId:
+        if isinstance(group_id, bool) or not isinstance(group_id, int) or not 0 < group_id < 1 << 63:
+            raise ConfigError("group_id", f"{group_id!r} is not an integer in [1, 2**63)")
+        return group_id
+
+    def _place(
+        self, group_id: GroupId, members: Sequence[Member], limits: Mapping[str, int]
+    ) -> tuple[Membership, GroupMeta]:
+        for name, value in limits.items():
+            if name not in LIMITS:
+                raise ConfigError(name, f"is no limit of a group; those are {', '.join(LIMITS)}")
+            attrs.evolve(self.config, **{name: value})  # checks the value as the host's would be
+        membership = predefined(members)
+        own = self._own_id(membership)
+        if own is None:
+            raise NotMember(f"group {group_id}: no member has this host's address, {self.address}")
+        return membership, GroupMeta(own, limits=dict(limits))
+
+    def _own_id(self, membership: Membership) -> MemberId | None:
+        return next((m.id for m in membership.members.values() if m.address == self.address), None)
+
+
+class _Runner:
+    """The task that runs the scheduler's passes, and the wake-up that it parks on."""
+
+    def __init__(self, receiver: _Receiver) -> None:
+        self._receiver = receiver
+        self._parked: trio.lowlevel.Task | None = None
+        self._failure: MultiraftError | None = None
+        self.idle = trio.Event()
+        """Set once the scheduler is closing and nobody waits for anything."""
+
+    def wake(self) -> None:
+        if (task := self._parked) is not None:
+            self._parked = None
+            trio.lowlevel.reschedule(task, outcome.Value(None))
+
+    def fail(self, error: MultiraftError) -> None:
+        self._failure = error
+        self.wake()
+
+    async def run(self, scheduler: Scheduler) -> None:
+        room = self._receiver.room
+        while True:
+            more = scheduler.run_pass()
+            if self._failure is not None:
+                raise self._failure
+            if scheduler.closing and not scheduler.pending:
+                self.idle.set()
+            if scheduler.has_room and room:
+                room.unpark_all()
+            if more:
+                # Those who were woken, and the sockets, have their turn between two passes.
+                await trio.lowlevel.checkpoint()
+            else:
+                self._parked = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._parked = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def tick(self, scheduler: Scheduler) -> None:
+        """Wake the scheduler whenever a tick is due."""
+        while True:
+            await trio.sleep_until(scheduler.next_tick_at)
+            scheduler.wake()
+            await trio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def open_host(config: HostConfig, machines: MachineFactory) -> AsyncIterator[Host]:
+    """Open a host: restart every group found in its data folder, and serve its peers.
+
+    Closing waits up to `drain_s` for pending work; what is left fails with `HostClosed`.
+    Exceptions leave bare, never in an ExceptionGroup.
+
+    Args:
+        config: What the host is told.
+        machines: Called with a group id for each group's state machine. If it also has a
+            `batch()` context manager, that is entered around all applies of one pass.
+
+    Raises:
+        ConfigError: A field's value cannot be used.
+        AddressInUse: `listen` cannot be bound.
+        DataDirInUse: Another open host has the data folder.
+        ClusterMismatch: The data folder belongs to another cluster.
+        CorruptRecord, SnapshotInvalid, StorageFailed: The data folder is damaged.
+    """
+    if not isinstance(config, HostConfig):
+        raise ConfigError("config", f"{config!r} is not a HostConfig")
+    if not callable(machines):
+        raise ConfigError("machines", f"{machines!r} cannot be called with a group id")
+    try:
+        async with AsyncExitStack() as stack:
+            yield await _open(config, machines, stack)
+    except BaseExceptionGroup as group:
+        error = _bare(group)
+        raise error from error.__cause__
+
+
+async def _open(config: HostConfig, machines: MachineFactory, stack: AsyncExitStack) -> Host:
+    """Put a host together; `stack` takes it down again, in reverse order."""
+    deliver = trio.lowlevel.current_trio_token().run_sync_soon
+    files = OsFiles()
+    data_dir = _absolute(config.data_dir)
+    receiver = _Receiver()
+    runner = _Runner(receiver)
+    source = random.Random(random.SystemRandom().getrandbits(64))
+
+    def log_failed(error: MultiraftError) -> None:
+        scheduler = receiver.scheduler
+        if scheduler is not None:
+            scheduler.fail(error)
+        else:
+            runner.fail(error)
+
+    store = await trio.to_thread.run_sync(
+        partial(
+            open_store,
+            files,
+            data_dir,
+            segment_bytes=config.segment_bytes,
+            cache_bytes=config.cache_bytes,
+            total_bytes=config.max_log_bytes,
+            random=source.randrange,
+            deliver=deliver,
+            on_failure=log_failed,
+        )
+    )
+    stack.push_async_callback(_in_thread, store.close)
+    identity = await trio.to_thread.run_sync(
+        start_identity, files, data_dir, config.cluster_id, random.SystemRandom().randrange
+    )
+    hello = Hello(identity.cluster_id, identity.host_id, identity.epoch, "")
+    transport = await stack.enter_async_context(
+        open_transport(
+            listen=normalize_address(config.listen, "listen"),
+            advertise=None if config.advertise is None else normalize_address(config.advertise, "advertise"),
+            hello=hello,
+            receiver=receiver,
+            random=source.randrange,
+            max_message_bytes=max(config.max_message_bytes, config.max_proposal_bytes),
+        )
+    )
+    executors: list[Executor] = []
+    for name in ("multiraft-apply", "multiraft-snapshots"):
+        executor = ThreadExecutor(name, deliver)
+        stack.push_async_callback(_in_thread, executor.close)
+        executors.append(executor)
+    snapshots = await trio.to_thread.run_sync(SnapshotFiles, files, data_dir)
+    scheduler = Scheduler(
+        config,
+        Environment(
+            clock=_TrioClock(),
+            random=source.randrange,
+            store=store,
+            snapshots=snapshots,
+            transport=transport,
+            apply_executor=executors[0],
+            snapshot_executor=executors[1],
+            machines=machines,
+            hello=attrs.evolve(hello, address=transport.address),
+            wake=runner.wake,
+            failed=runner.fail,
+        ),
+    )
+    scheduler.catalog.load_groups()
+    nursery = await stack.enter_async_context(trio.open_nursery())
+    stack.callback(nursery.cancel_scope.cancel)
+    stack.push_async_callback(_drain, config, scheduler, runner)
+    receiver.scheduler = scheduler
+    nursery.start_soon(runner.run, scheduler)
+    nursery.start_soon(runner.tick, scheduler)
+    log.info("host open", address=transport.address, groups=len(scheduler.groups), epoch=identity.epoch)
+    return Host(config, scheduler, store, transport)
+
+
+async def _drain(config: HostConfig, scheduler: Scheduler, runner: _Runner) -> None:
+    """Let pending work finish, for `drain_s` at most, then stop all groups."""
+    scheduler.closing = True
+    runner.wake()
+    try:
+        with trio.move_on_after(config.drain_s):
+            await runner.idle.wait()
+    finally:
+        scheduler.close()
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)
+
+
+async def _in_thread(close: Callable[[], None]) -> None:
+    """Blocking clean-up, to its end even when cancelled: a log must be closed before it is gone."""
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(close)
+
+
+def _bare(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one exception that tells most: never a Cancelled if there is another."""
+    found: list[BaseException] = []
+
+    def collect(error: BaseException) -> None:
+        if isinstance(error, BaseExceptionGroup):
+            for each in error.exceptions:
+                collect(each)
+        else:
+            found.append(error)
+
+    collect(group)
+    return next((error for error in found if not isinstance(error, trio.Cancelled)), found[0])

@@ -1,0 +1,517 @@
+"""One group on this host: what programs hold, and the state that the scheduler keeps for it.
+
+The public part is thin: a call puts something into a table, wakes the scheduler and parks. All
+decisions are made in the scheduler's pass. Names with a leading underscore belong to this file;
+those without, but not documented as public, belong to the scheduler and its helpers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import attrs
+import outcome
+import trio
+
+from multiraft.errors import (
+    HostClosed,
+    MembershipRejected,
+    MultiraftError,
+    NoLeader,
+    ProposalDropped,
+    ProposalTooLarge,
+    SnapshotUnavailable,
+    TransferFailed,
+)
+from multiraft.membership import GroupMeta, Membership
+from multiraft.messages import ConfState, HardState, Run, Snapshot
+from multiraft.proposals import ProposalTable, Waiter
+from multiraft.raft.core import Raft, RaftRole
+from multiraft.reads import ReadTable
+from multiraft.types import GroupId, Index, Member, MemberId, Role, Term
+
+if TYPE_CHECKING:
+    from multiraft.config import HostConfig
+    from multiraft.interfaces import GroupLog, SnapshotFile, StateMachine
+
+
+class GroupHost(Protocol):
+    """What a group asks of the host that carries it."""
+
+    config: HostConfig
+    closing: bool
+    """Nothing new is taken on."""
+
+    def mark_dirty(self, group: Group) -> None:
+        """The group has work: the next pass looks at it."""
+
+    def run_query(self, group: Group, request: object, waiter: Waiter) -> None:
+        """Call the machine's `query`, in its worker thread if it is a blocking one."""
+
+    def want_snapshot(self, group: Group, waiter: Waiter | None) -> None:
+        """Take a snapshot of the group as soon as may be."""
+
+
+class TaskWaiter:
+    """A parked trio task. Waking one costs 3 µs, so nothing is woken twice for one result."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+
+    async def wait(self) -> object:
+        return await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None  # cancelled: whatever comes of it, nobody listens any more
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def resolve(self, value: object) -> None:
+        if (task := self._task) is not None:
+            self._task = None
+            trio.lowlevel.reschedule(task, outcome.Value(value))
+
+    def fail(self, error: Exception) -> None:
+        if (task := self._task) is not None:
+            self._task = None
+            trio.lowlevel.reschedule(task, outcome.Error(error))
+
+
+class ManyWaiter:
+    """Collects the results of several proposals, in order, and wakes its task once."""
+
+    __slots__ = ("_left", "_results", "_waiter")
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._results: list[object] = []
+        self._waiter = TaskWaiter()
+
+    async def wait(self) -> list[object]:
+        return cast("list[object]", await self._waiter.wait())
+
+    def resolve(self, value: object) -> None:
+        self._results.append(value)
+        self._left -= 1
+        if self._left == 0:
+            self._waiter.resolve(self._results)
+
+    def fail(self, error: Exception) -> None:
+        self._waiter.fail(error)
+
+
+class QueryWaiter:
+    """A read whose barrier, once passed, is followed by the query itself: one wake-up in all."""
+
+    __slots__ = ("_group", "_request", "_waiter")
+
+    def __init__(self, group: Group, request: object) -> None:
+        self._group = group
+        self._request = request
+        self._waiter = TaskWaiter()
+
+    async def wait(self) -> object:
+        return await self._waiter.wait()
+
+    def resolve(self, _: object) -> None:
+        self._group.host.run_query(self._group, self._request, self._waiter)
+
+    def fail(self, error: Exception) -> None:
+        self._waiter.fail(error)
+
+
+@attrs.frozen
+class PeerStatus:
+    """How far the leader knows one member to be."""
+
+    match: Index
+    next: Index
+    state: str
+    active: bool
+
+
+@attrs.frozen
+class GroupStatus:
+    """A group as this host sees it, at one moment."""
+
+    id: GroupId
+    member_id: MemberId
+    term: Term
+    leader: MemberId | None
+    role: str
+    commit: Index
+    applied: Index
+    first_index: Index
+    last_index: Index
+    snapshot_index: Index
+    members: Mapping[MemberId, Member]
+    progress: Mapping[MemberId, PeerStatus]
+    """Empty unless this host leads the group."""
+    at_rest: bool
+    failed: str | None
+    """Why the group is stopped here; None: it runs."""
+
+
+@attrs.frozen
+class SnapshotInfo:
+    """A snapshot that was taken: its file, and where in the log it stands."""
+
+    path: str
+    index: Index
+    term: Term
+    bytes: int
+
+
+class ServedLog:
+    """A group's stable log as its core reads it: the store's, but snapshots are the files'.
+
+    Bound methods are taken over as attributes, so that this costs no call.
+    """
+
+    __slots__ = ("_commit", "_group", "_log", "first_index", "last_index", "runs", "term")
+
+    def __init__(self, log: GroupLog, commit: Index) -> None:
+        self._log = log
+        self._commit = commit
+        self._group: Group | None = None
+        self.first_index = log.first_index
+        self.last_index = log.last_index
+        self.runs = log.runs
+        self.term = log.term
+
+    def serve(self, group: Group) -> None:
+        self._group = group
+
+    def initial_state(self) -> tuple[HardState, ConfState]:
+        state, conf_state = self._log.initial_state()
+        return attrs.evolve(state, commit=max(state.commit, self._commit)), conf_state
+
+    def snapshot(self) -> Snapshot:
+        group = self._group
+        if group is not None:
+            file = group.snapshot_file
+            # A file below the compaction point would leave a gap that no entry can fill.
+            if file is not None and file.snapshot.index >= self._log.first_index() - 1:
+                return file.snapshot
+            group.host.want_snapshot(group, None)
+        raise SnapshotUnavailable("no snapshot of the group yet; one was asked for")
+
+
+class Group:
+    """One Raft group on this host.
+
+    Attributes:
+        id: The group's id.
+        member_id: The id of this host's member.
+    """
+
+    __slots__ = (
+        "_leader_version",
+        "_watchers",
+        "applied",
+        "applied_term",
+        "apply_queue",
+        "applying",
+        "asked_snapshot",
+        "bytes_since_snapshot",
+        "capture_waiters",
+        "dirty",
+        "failed",
+        "generation",
+        "host",
+        "id",
+        "limits",
+        "log",
+        "machine",
+        "machine_at",
+        "member_id",
+        "membership",
+        "no_leader_since",
+        "on_drained",
+        "proposals",
+        "raft",
+        "reads",
+        "restoring",
+        "routes",
+        "snapshot_file",
+        "snapshot_index",
+        "unsynced",
+    )
+
+    def __init__(
+        self,
+        host: GroupHost,
+        id: GroupId,  # noqa: A002 - the name of the public attribute
+        meta: GroupMeta,
+        membership: Membership,
+        raft: Raft,
+        log: GroupLog,
+        machine: StateMachine,
+    ) -> None:
+        self.id = id
+        self.member_id = meta.member_id
+        self.generation = meta.generation
+        self.limits = meta.limits
+        self.host = host
+        self.membership = membership
+        self.raft = raft
+        self.log = log
+        self.machine = machine
+        self.proposals = ProposalTable()
+        self.reads = ReadTable()
+        self.routes: dict[MemberId, Any] = {}
+        self.dirty = False
+        self.unsynced = 0
+        """Batches with something of this group that are submitted but not yet on disk."""
+        self.failed: MultiraftError | None = None
+        self.restoring = False
+        # Applying. machine_at <= the worker's progress; applied is what the core was told.
+        self.apply_queue: list[Run] = []
+        self.applying = False
+        """Something taken off `apply_queue` is not finished yet."""
+        self.on_drained: Callable[[], None] | None = None
+        """Called once when everything queued has been applied."""
+        self.applied: Index = raft.applied
+        self.applied_term: Term = 0
+        self.machine_at: Index = raft.applied
+        """Entries up to here are in the state machine; written by whoever runs `apply`."""
+        # Snapshots.
+        self.snapshot_file: SnapshotFile | None = None
+        self.snapshot_index: Index = log.snapshot_point.index
+        self.bytes_since_snapshot = 0
+        self.asked_snapshot = False
+        self.capture_waiters: list[Waiter] = []
+        self.no_leader_since: float | None = None
+        self._leader_version = 0
+        self._watchers: trio.lowlevel.ParkingLot | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Group {self.id} member {self.member_id} {self.raft.role.name.lower()} term {self.raft.term}>"
+        )
+
+    # --- what programs call ------------------------------------------------------------------
+
+    async def propose(self, data: bytes) -> object:
+        """Replicate `data` and return what this host's `apply` returned for it.
+
+        Works on any member. A checkpoint. Cancelling stops the waiting, not the proposal.
+
+        Raises:
+            ProposalTooLarge: Above `max_proposal_bytes`.
+            ProposalDropped: Certainly not applied, and never will be.
+            OutcomeUnknown: It may have been applied, or may yet be.
+            NoLeader: There was no leader for `leader_wait_s`; certainly not applied.
+            NotLeader: Forwarding is off and this host does not lead.
+            StateMachineFailed, StorageFailed, HostClosed: The group cannot go on here.
+        """
+        self._admit((data,))
+        waiter = TaskWaiter()
+        self.proposals.queue(data, waiter)
+        self.host.mark_dirty(self)
+        return await waiter.wait()
+
+    async def propose_many(self, data: Sequence[bytes]) -> list[object]:
+        """Replicate several proposals in order, as one batch where it fits; their results.
+
+        Raises:
+            As `propose`; the error of the first one that failed. The others may be applied.
+        """
+        if not data:
+            await trio.lowlevel.checkpoint()
+            return []
+        self._admit(data)
+        waiter = ManyWaiter(len(data))
+        for each in data:
+            self.proposals.queue(each, waiter)
+        self.host.mark_dirty(self)
+        return await waiter.wait()
+
+    async def query(self, request: object) -> object:
+        """Answer `request` from this host's state machine, linearizably (thesis §6.4).
+
+        Sees every write that was acknowledged, anywhere, before this call. Works on leader,
+        follower and learner, and bypasses the log.
+
+        Raises:
+            NoLeader: There was no leader for `leader_wait_s`.
+            Exception: Whatever the machine's `query` raised.
+        """
+        self._check_running()
+        waiter = QueryWaiter(self, request)
+        self.reads.queued.append(waiter)
+        self.host.mark_dirty(self)
+        return await waiter.wait()
+
+    async def read_barrier(self) -> None:
+        """Return once this host has applied all that was acknowledged before the call.
+
+        Raises:
+            NoLeader: There was no leader for `leader_wait_s`.
+        """
+        self._check_running()
+        waiter = TaskWaiter()
+        self.reads.queued.append(waiter)
+        self.host.mark_dirty(self)
+        await waiter.wait()
+
+    def stale_query(self, request: object) -> object:
+        """Answer from this host's state machine as it is, which may be behind.
+
+        Raises:
+            SnapshotUnavailable: The state is just being replaced by a received snapshot.
+        """
+        self._check_running()
+        if self.restoring:
+            raise SnapshotUnavailable("the state is being replaced by a snapshot just now")
+        return self.machine.query(request)
+
+    @property
+    def leader(self) -> Member | None:
+        """The member that leads, as far as this host knows."""
+        return self.membership.members.get(self.raft.leader)
+
+    @property
+    def members(self) -> Mapping[MemberId, Member]:
+        """The members by id, as of the last applied configuration."""
+        return MappingProxyType(dict(self.membership.members))
+
+    def status(self) -> GroupStatus:
+        """How the group stands on this host."""
+        raft = self.raft
+        progress: dict[MemberId, PeerStatus] = {}
+        if raft.role is RaftRole.LEADER:
+            for member, p in raft.progress.items():
+                progress[member] = PeerStatus(p.match, p.next, p.state.name.lower(), p.recent_active)
+        return GroupStatus(
+            id=self.id,
+            member_id=self.member_id,
+            term=raft.term,
+            leader=raft.leader or None,
+            role=raft.role.name.lower(),
+            commit=raft.committed,
+            applied=self.applied,
+            first_index=raft.first_index,
+            last_index=raft.last_index,
+            snapshot_index=self.snapshot_index,
+            members=self.members,
+            progress=MappingProxyType(progress),
+            at_rest=False,
+            failed=None if self.failed is None else str(self.failed),
+        )
+
+    async def leadership(self) -> AsyncIterator[Member | None]:
+        """Yield the present leader, then the leader after every change.
+
+        Level-triggered: a slow reader skips states that are over, but never misses the last one.
+
+        Raises:
+            HostClosed: The group or its host stopped.
+        """
+        seen = -1
+        while True:
+            while self._leader_version == seen:
+                self._check_running()
+                await self._watch_leader()
+            seen = self._leader_version
+            yield self.leader
+
+    async def wait_leader(self) -> Member:
+        """Return the leader as soon as one is known."""
+        while (leader := self.leader) is None:
+            self._check_running()
+            await self._watch_leader()
+        await trio.lowlevel.checkpoint()
+        return leader
+
+    async def transfer_leadership(self, to: MemberId) -> None:
+        """Hand leadership to voter `to` and return once it leads (thesis §3.10).
+
+        Works on any member. Proposals made meanwhile wait.
+
+        Raises:
+            MembershipRejected: `to` is not a voter of the group.
+            TransferFailed: It did not lead within two election timeouts.
+            NoLeader: There was no leader for `leader_wait_s`.
+        """
+        self._check_running()
+        member = self.membership.members.get(to)
+        if member is None or member.role is not Role.VOTER:
+            raise MembershipRejected(f"member {to} is not a voter of group {self.id}")
+        config = self.host.config
+        with trio.move_on_after(config.leader_wait_s):
+            await self.wait_leader()
+        if self.leader is None:
+            raise NoLeader(f"group {self.id} has no leader")
+        with trio.move_on_after(2 * config.election_ticks * config.tick_interval_s) as waiting:
+            if self.leader != member:
+                self.raft.transfer_leader(to)
+                self.host.mark_dirty(self)
+            while self.leader != member:
+                self._check_running()
+                await self._watch_leader()
+        if waiting.cancelled_caught:
+            raise TransferFailed(f"member {to} did not take over group {self.id} in time")
+
+    async def snapshot(self) -> SnapshotInfo:
+        """Take a snapshot now, without stopping the group.
+
+        Raises:
+            StateMachineFailed: The state machine could not be captured.
+            StorageFailed: The file could not be written.
+        """
+        self._check_running()
+        waiter = TaskWaiter()
+        self.host.want_snapshot(self, waiter)
+        file = cast("SnapshotFile", await waiter.wait())
+        return SnapshotInfo(file.path, file.snapshot.index, file.snapshot.term, file.file_bytes)
+
+    # --- what the scheduler calls --------------------------------------------------------------
+
+    def leader_changed(self) -> None:
+        self._leader_version += 1
+        if self._watchers is not None:
+            self._watchers.unpark_all()
+
+    def stop(self, error: MultiraftError) -> None:
+        """No more work here: everybody who waits is told. Called once; `failed` keeps the error."""
+        assert self.failed is None
+        self.failed = error
+        self.proposals.fail_all(error, unknown=f"{error} before the result was known")
+        self.reads.fail_all(error)
+        waiters, self.capture_waiters = self.capture_waiters, []
+        for waiter in waiters:
+            waiter.fail(error)
+        self.leader_changed()
+
+    def limit(self, name: str) -> int:
+        """A limit of this group: its own, or the host's."""
+        own = self.limits.get(name)
+        return cast("int", getattr(self.host.config, name)) if own is None else own
+
+    # --- helpers -----------------------------------------------------------------------------
+
+    def _admit(self, data: Sequence[bytes]) -> None:
+        self._check_running()
+        limit = self.limit("max_proposal_bytes")
+        for each in data:
+            if not isinstance(each, bytes):
+                raise TypeError(f"a proposal is bytes, not {type(each).__name__}")
+            if len(each) > limit:
+                raise ProposalTooLarge(len(each), limit)
+        if len(self.proposals.payloads) + len(data) > self.host.config.max_queued_proposals:
+            raise ProposalDropped("too many proposals are queued (max_queued_proposals)")
+
+    def _check_running(self) -> None:
+        if self.failed is not None:
+            raise self.failed
+        if self.host.closing:
+            raise HostClosed("the host is closing")
+
+    async def _watch_leader(self) -> None:
+        if self._watchers is None:
+            self._watchers = trio.lowlevel.ParkingLot()
+        await self._watchers.park()

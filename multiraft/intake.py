@@ -1,0 +1,184 @@
+"""What programs ask of groups, on its way into raft: proposals, read barriers, queries.
+
+Calls that find no leader wait here, for `leader_wait_s` at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from multiraft.config import HostConfig
+from multiraft.errors import NoLeader, NotLeader, ProposalDropped
+from multiraft.group import Group
+from multiraft.interfaces import Clock, Executor
+from multiraft.messages import Message, Run
+from multiraft.post import Post
+from multiraft.proposals import Waiter
+from multiraft.raft.core import RaftRole
+
+
+class Intake:
+    """The programs' side of a host's scheduler."""
+
+    def __init__(
+        self,
+        config: HostConfig,
+        clock: Clock,
+        executor: Executor,
+        post: Post,
+        epoch: int,
+        *,
+        mark_dirty: Callable[[Group], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._executor = executor
+        self._post = post
+        self._mark_dirty = mark_dirty
+        self._wake = wake
+        # The epoch makes numbers of this start differ from those of any other start.
+        self._sequence = epoch << 40
+        self._context = epoch << 40
+        self._waiting: dict[Group, None] = {}
+        """Groups in which somebody may wait for a leader, or for a read that got lost."""
+        self._queries: list[tuple[Group, object, Waiter]] = []
+        self.held_back: list[Group] = []
+        """Groups whose proposals wait until the log has caught up."""
+        self.proposed_runs = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._queries)
+
+    def watch(self, group: Group) -> None:
+        """The group's leader changed: look after whoever waits there."""
+        if group.proposals or group.reads:
+            self._waiting[group] = None
+
+    def tick(self, now: float) -> None:
+        """Once per tick: give up on what waited too long."""
+        if self._waiting:
+            for group in list(self._waiting):
+                self._expire(group, now)
+
+    def propose(self, group: Group, log_is_behind: bool) -> None:
+        raft, table = group.raft, group.proposals
+        leads = raft.role is RaftRole.LEADER
+        if not raft.leader or (leads and raft.lead_transferee):
+            # Nobody to propose to; _tick gives up when it has lasted too long.
+            self._wait(group)
+            return
+        table.deadline = None
+        if not leads and not self._config.forward_proposals:
+            table.expire_queued(NotLeader(group.leader))
+            return
+        if leads and log_is_behind:
+            # The log is behind: let the batch grow instead of queueing more small ones.
+            self.held_back.append(group)
+            return
+        while table.payloads:
+            payloads, waiters = table.take_queued()
+            sequence = self._sequence
+            self._sequence += len(payloads)
+            run = Run.of(payloads, origin=group.member_id, sequence=sequence)
+            try:
+                raft.propose(run)
+            except ProposalDropped as error:
+                for waiter in waiters:
+                    waiter.fail(error)
+                continue
+            self.proposed_runs += 1
+            table.proposed(run, raft.term, waiters)
+
+    def ask(self, group: Group) -> None:
+        if not group.raft.leader:
+            self._wait(group)
+            return
+        group.reads.deadline = None
+        self._context += 1
+        context = self._context.to_bytes(8, "big")
+        group.reads.ask(context, self._clock.now())
+        self._waiting[group] = None
+        group.raft.read_index(context)
+
+    def _wait(self, group: Group) -> None:
+        deadline = self._clock.now() + self._config.leader_wait_s
+        if group.proposals.payloads and group.proposals.deadline is None:
+            group.proposals.deadline = deadline
+        if group.reads.queued and group.reads.deadline is None:
+            group.reads.deadline = deadline
+        self._waiting[group] = None
+
+    def run_query(self, group: Group, request: object, waiter: Waiter) -> None:
+        """Call the machine's `query`, in its worker thread if it is a blocking one."""
+        if group.machine.blocking:
+            self._queries.append((group, request, waiter))
+            self._wake()
+            return
+        _answer(group, request, waiter)
+
+    def flush_queries(self) -> None:
+        if not self._queries:
+            return
+        queries, self._queries = self._queries, []
+        answers: list[tuple[Waiter, object, BaseException | None]] = []
+
+        def job() -> None:
+            for group, request, waiter in queries:
+                try:
+                    answers.append((waiter, group.machine.query(request), None))
+                except Exception as error:
+                    answers.append((waiter, None, error))
+
+        def done(_: None, __: BaseException | None) -> None:
+            for waiter, value, error in answers:
+                if error is None:
+                    waiter.resolve(value)
+                else:
+                    waiter.fail(error)  # type: ignore[arg-type]  # a query raises what it likes
+
+        self._executor.submit(job, done)
+
+    def _expire(self, group: Group, now: float) -> None:
+        """Give up what has waited for a leader too long; ask again for reads that got lost."""
+        config, table, reads = self._config, group.proposals, group.reads
+        no_leader = NoLeader(f"group {group.id} has had no leader for {config.leader_wait_s:g} s")
+        if table.deadline is not None and now >= table.deadline:
+            table.expire_queued(no_leader)
+        if reads.deadline is not None and now >= reads.deadline:
+            reads.expire_queued(no_leader)
+        since = group.no_leader_since
+        if since is not None and now - since >= config.leader_wait_s:
+            table.expire_outstanding("the group lost its leader before the result was known")
+        if reads.ask_again(now - config.election_ticks * config.tick_interval_s):
+            self._mark_dirty(group)
+        if not table and not reads:
+            del self._waiting[group]
+        elif group.raft.leader and (table.payloads or reads.queued):
+            self._mark_dirty(group)
+
+    def step_forwarded(self, group: Group, message: Message) -> None:
+        """A proposal from another member; see proposals.py for why the term must match."""
+        raft = group.raft
+        run = message.runs[0] if len(message.runs) == 1 else None
+        if run is None or run.origin != message.sender:
+            return
+        if raft.role is not RaftRole.LEADER or message.log_term != raft.term:
+            self._post.refuse(group, message.sender, run.sequence, "leadership changed first")
+        elif group.proposals.take_forwarded(run, raft.term):
+            try:
+                raft.propose(run)
+            except ProposalDropped as error:
+                self._post.refuse(group, message.sender, run.sequence, error.reason)
+            else:
+                group.proposals.took_forwarded(run)
+
+
+def _answer(group: Group, request: object, waiter: Waiter) -> None:
+    try:
+        value = group.machine.query(request)
+    except Exception as error:
+        waiter.fail(error)
+    else:
+        waiter.resolve(value)

@@ -1,0 +1,189 @@
+"""What a pass has to say to other hosts: gathered per peer, then handed to the transport.
+
+Messages are lost here as anywhere on the way; raft repairs that. But what the transport refuses
+at once is known to be lost, so the cores are told and need not wait to find out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from multiraft.group import Group
+from multiraft.interfaces import SnapshotOffer, SnapshotStore, Transport
+from multiraft.messages import Envelope, Hello, HostMessage, Lane, Message, MessageType, ProposalRefused
+from multiraft.raft.core import RaftRole
+from multiraft.routes import FRAME_BYTES_MAX, FRAME_MESSAGES_MAX, LIVENESS_TYPES, Peer
+from multiraft.types import GroupId, MemberId, Role
+
+
+class Post:
+    """The outgoing side of a host's scheduler."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        snapshots: SnapshotStore,
+        groups: Mapping[GroupId, Group],
+        *,
+        call_soon: Callable[[Callable[[], None]], None],
+        mark_dirty: Callable[[Group], None],
+    ) -> None:
+        self._transport = transport
+        self._snapshots = snapshots
+        self._groups = groups
+        self._call_soon = call_soon
+        self._mark_dirty = mark_dirty
+        self._peers: dict[str, Peer] = {}
+        self._sending: list[Peer] = []
+        self.lost_messages = 0
+
+    def route(self, group: Group, message: Message) -> None:
+        peer: Peer | None = group.routes.get(message.to)
+        if peer is None:
+            return  # a member that left; nobody there to tell
+        if message.type in LIVENESS_TYPES:
+            peer.liveness.append((group.id, group.generation, message))
+        elif message.type is MessageType.SNAP:
+            self._send_snapshot(group, peer, message)
+            return
+        else:
+            if message.runs:
+                peer.bulk_bytes += sum(run.weight for run in message.runs)
+            if message.type is MessageType.PROP:
+                # The term it is proposed for; the leader refuses it at any other (proposals.py).
+                message.log_term = group.raft.term
+            peer.bulk.append((group.id, group.generation, message))
+            if peer.bulk_bytes > FRAME_BYTES_MAX or len(peer.bulk) >= FRAME_MESSAGES_MAX:
+                peer.flush_bulk(self._transport)
+        if not peer.queued:
+            peer.queued = True
+            self._sending.append(peer)
+
+    def _queue_peer(self, peer: Peer) -> None:
+        if not peer.queued:
+            peer.queued = True
+            self._sending.append(peer)
+
+    def flush(self) -> None:
+        sending, self._sending = self._sending, []
+        for peer in sending:
+            peer.flush(self._transport)
+            if peer.lost:
+                lost, peer.lost = peer.lost, []
+                self._lost(lost)
+
+    def _lost(self, items: list[Envelope]) -> None:
+        """The transport would not take these: the cores must not count on them."""
+        self.lost_messages += len(items)
+        for group_id, _, message in items:
+            group = self._groups.get(group_id)
+            if group is None or group.failed is not None or type(message) is not Message:
+                continue
+            if message.type is MessageType.PROP:
+                group.proposals.refused(message.runs[0].sequence, "the leader's host cannot be reached")
+            elif message.type is MessageType.APP:
+                # One report per message is cheap: only the first one changes anything.
+                group.raft.report_unreachable(message.to)
+
+    def _send_snapshot(self, group: Group, peer: Peer, message: Message) -> None:
+        file = group.snapshot_file
+        to = message.to
+        if file is None or message.snapshot is None or file.snapshot.index < message.snapshot.index:
+            group.raft.report_snapshot(to, False)
+            return
+        offer = SnapshotOffer(
+            group=group.id,
+            generation=group.generation,
+            sender=group.member_id,
+            to=to,
+            term=message.term,
+            snapshot=file.snapshot,
+            file_bytes=file.file_bytes,
+            digest=file.digest,
+        )
+
+        def done(error: BaseException | None) -> None:
+            if group.failed is None:
+                group.raft.report_snapshot(to, error is None)
+                self._mark_dirty(group)
+
+        self._transport.send_snapshot(
+            peer.address,
+            offer,
+            lambda offset: self._snapshots.raw(file, offset),
+            lambda error: self._call_soon(lambda: done(error)),
+        )
+
+    def _peer(self, address: str) -> Peer:
+        peer = self._peers.get(address)
+        if peer is None:
+            peer = self._peers[address] = Peer(address)
+        return peer
+
+    def peer_up(self, peer: Hello, lane: Lane) -> None:
+        """Our stream is open (again): forwarded proposals that may have been lost go once more."""
+        if lane is Lane.BULK and (route := self._peers.get(peer.address)) is not None:
+            self._call_soon(lambda: self._resend(route))
+
+    def peer_down(self, address: str, lane: Lane, reason: str) -> None:  # noqa: ARG002
+        """Our stream broke: appends in it may be lost, so probe before sending more."""
+        if lane is Lane.BULK and (route := self._peers.get(address)) is not None:
+            self._call_soon(lambda: self._unreachable(route))
+
+    def _resend(self, peer: Peer) -> None:
+        for group_id in peer.groups:
+            group = self._groups.get(group_id)
+            if group is None or group.failed is not None or not group.proposals:
+                continue
+            raft = group.raft
+            if raft.role is RaftRole.LEADER or group.routes.get(raft.leader) is not peer:
+                continue
+            for run in group.proposals.to_resend(raft.term):
+                self.route(
+                    group,
+                    Message(MessageType.PROP, to=raft.leader, sender=group.member_id, runs=(run,)),
+                )
+
+    def _unreachable(self, peer: Peer) -> None:
+        for group_id in peer.groups:
+            group = self._groups.get(group_id)
+            if group is None or group.failed is not None or group.raft.role is not RaftRole.LEADER:
+                continue
+            for member, route in group.routes.items():
+                if route is peer:
+                    group.raft.report_unreachable(member)
+
+    def refuse(self, group: Group, to: MemberId, sequence: int, reason: str) -> None:
+        peer = group.routes[to]
+        peer.bulk.append((group.id, group.generation, ProposalRefused(to, sequence, reason)))
+        self._queue_peer(peer)
+
+    def refuse_stray(self, peer: Hello, group_id: GroupId, generation: int, message: HostMessage) -> None:
+        """A message for a group that is not here: only a forwarded proposal has somebody waiting."""
+        if type(message) is Message and message.type is MessageType.PROP and message.runs:
+            route = self._peer(peer.address)
+            refusal = ProposalRefused(message.sender, message.runs[0].sequence, "the group is not there")
+            route.bulk.append((group_id, generation, refusal))
+            self._queue_peer(route)
+
+    def connect(self, group: Group) -> None:
+        """Point the group's routes at its members' hosts."""
+        self.disconnect(group)
+        for member in group.membership.members.values():
+            if member.id != group.member_id and member.role is not Role.REMOVED:
+                peer = self._peer(member.address)
+                peer.groups.add(group.id)
+                group.routes[member.id] = peer
+
+    def disconnect(self, group: Group) -> None:
+        routes, group.routes = group.routes, {}
+        for peer in routes.values():
+            peer.groups.discard(group.id)
+            if not peer.groups and not self._keeps(peer, group):
+                del self._peers[peer.address]
+                self._transport.release(peer.address)
+
+    def _keeps(self, peer: Peer, group: Group) -> bool:
+        return group.id in self._groups and any(
+            member.address == peer.address for member in group.membership.members.values()
+        )

@@ -1,0 +1,61 @@
+"""Where messages of a pass wait for its end: one list per peer and lane, so one frame each.
+
+Grouping by host is what makes a thousand groups as cheap on the wire as one.
+"""
+
+from __future__ import annotations
+
+from multiraft.interfaces import Transport
+from multiraft.messages import Envelope, Lane, MessageType
+from multiraft.types import GroupId
+
+LIVENESS_TYPES = frozenset(
+    {
+        MessageType.VOTE,
+        MessageType.VOTE_RESP,
+        MessageType.PRE_VOTE,
+        MessageType.PRE_VOTE_RESP,
+        MessageType.HEARTBEAT,
+        MessageType.HEARTBEAT_RESP,
+        MessageType.TIMEOUT_NOW,
+    }
+)
+"""Small, and an election hangs on their being in time: they never wait behind appends."""
+
+FRAME_MESSAGES_MAX = 1024
+FRAME_BYTES_MAX = 512 * 1024
+"""Weight of entries after which a frame is full. One message may weigh more by itself."""
+
+
+class Peer:
+    """Another host, by address, with what this pass has for it."""
+
+    __slots__ = ("address", "bulk", "bulk_bytes", "groups", "liveness", "lost", "queued")
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.liveness: list[Envelope] = []
+        self.bulk: list[Envelope] = []
+        self.bulk_bytes = 0
+        self.groups: set[GroupId] = set()
+        """Groups that have a member there."""
+        self.lost: list[Envelope] = []
+        """Bulk messages that the transport would not take."""
+        self.queued = False
+
+    def flush(self, transport: Transport) -> None:
+        """Hand the pass's messages over. What the bulk lane refuses is left in `lost`."""
+        self.queued = False
+        if self.liveness:
+            items, self.liveness = self.liveness, []
+            # Refused liveness messages are gone: the next tick makes new ones.
+            for start in range(0, len(items), FRAME_MESSAGES_MAX):
+                transport.send(self.address, Lane.LIVENESS, items[start : start + FRAME_MESSAGES_MAX])
+        if self.bulk:
+            self.flush_bulk(transport)
+
+    def flush_bulk(self, transport: Transport) -> None:
+        items, self.bulk = self.bulk, []
+        self.bulk_bytes = 0
+        if not transport.send(self.address, Lane.BULK, items):
+            self.lost.extend(items)

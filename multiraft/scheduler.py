@@ -1,0 +1,519 @@
+"""The scheduler: one plain object that moves every group of a host forward, pass by pass.
+
+Arriving frames, finished writes and proposals only fill queues. A pass drains them, steps the
+cores, and gathers what all groups have to say: one frame per peer and lane, one batch for the
+log, one round of applying. Its cost follows the groups that have work, never those that exist.
+
+    proposals, reads ─┐
+    inbox (frames) ───┼─> step ─> dirty groups ─> ready ─┬─> routes ──> transport (at once)
+    finished writes ──┘                                  ├─> batch ───> log ──> responses, later
+                                                         └─> applier ─> results to waiters
+
+What may leave when. A leader's appends, and anything else that promises nothing, leave at the
+end of the pass, in parallel with the local sync (thesis §10.2.1). What promises durability
+(append acknowledgements, votes, the leader's own acknowledgement: `Ready.responses`) waits for
+the sync of the batch that holds what it promises, and of everything of that group before it.
+
+There is no trio here and no clock of its own: the engine and the simulator both drive it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import attrs
+
+from multiraft.apply import Applier, Work
+from multiraft.catalog import Catalog
+from multiraft.config import HostConfig
+from multiraft.environment import Environment, Recalled
+from multiraft.errors import (
+    GroupNotFound,
+    HostClosed,
+    MultiraftError,
+    NotMember,
+    StateMachineFailed,
+    StorageFailed,
+)
+from multiraft.group import Group
+from multiraft.intake import Intake
+from multiraft.interfaces import SnapshotFile, SnapshotOffer, SnapshotSink, WriteBatch
+from multiraft.membership import Membership
+from multiraft.messages import (
+    ConfChange,
+    Envelope,
+    Hello,
+    Lane,
+    Message,
+    MessageType,
+    ProposalRefused,
+    Run,
+    Snapshot,
+)
+from multiraft.post import Post
+from multiraft.proposals import Waiter
+from multiraft.raft.core import RaftRole
+from multiraft.raft.ready import Ready
+from multiraft.snapshots import Snapshots
+from multiraft.statistics import PassHistogram, SchedulerStatistics
+from multiraft.ticker import Ticker
+from multiraft.types import GroupId
+
+WRITES_IN_FLIGHT_MAX = 2
+"""Batches at the log before proposals wait: one being synced, one filling up behind it."""
+
+INBOX_MESSAGES_MAX = 65536
+"""Messages waiting for a pass; above it streams are not read any further."""
+
+CLOCK_CHECK_GROUPS = 32
+"""Groups between two looks at the clock within a pass."""
+
+
+@attrs.define(eq=False)
+class Held:
+    """Responses of one group that wait for a batch, and a snapshot to install before them."""
+
+    group: Group
+    responses: list[Message]
+    snapshot: Snapshot | None
+
+
+class Scheduler:
+    """All groups of one host. Implements `Receiver` and `GroupHost`."""
+
+    def __init__(self, config: HostConfig, environment: Environment) -> None:
+        self.config = config
+        self._env = environment
+        self._clock = environment.clock
+        self._store = environment.store
+        self.groups: dict[GroupId, Group] = {}
+        self.failure: MultiraftError | None = None
+        """Why the host does nothing any more."""
+        self.closing = False
+
+        self._inbox: deque[tuple[Hello, list[Envelope]]] = deque()
+        self._inbox_messages = 0
+        self._calls: deque[Callable[[], None]] = deque()
+        self._dirty: list[Group] = []
+        self._awake = False
+        self._ticker = Ticker(self._clock.now(), config.tick_interval_s)
+
+        self._batch: WriteBatch = self._store.batch()
+        self._held: list[Held] = []
+        self._last_held: list[Held] = []
+        """What waits for the batch submitted last."""
+        self._writes = 0
+
+        apply_executor = Recalled(environment.apply_executor, self._call_soon)
+        snapshot_executor = Recalled(environment.snapshot_executor, self._call_soon)
+        self._post = Post(
+            environment.transport,
+            environment.snapshots,
+            self.groups,
+            call_soon=self._call_soon,
+            mark_dirty=self.mark_dirty,
+        )
+        self._intake = Intake(
+            config,
+            self._clock,
+            apply_executor,
+            self._post,
+            environment.hello.epoch,
+            mark_dirty=self.mark_dirty,
+            wake=self.wake,
+        )
+        self._applier = Applier(
+            environment.machines,
+            apply_executor,
+            applied=self._applied,
+            configure=self._configure,
+            failed=self._group_failed,
+            store_failed=self.fail,
+        )
+        self._snapshots = Snapshots(
+            environment.snapshots,
+            snapshot_executor,
+            apply_executor,
+            self._applier,
+            compact=self._compact,
+            store_failed=self.fail,
+            group_failed=self._group_failed,
+        )
+        self._received: dict[GroupId, SnapshotFile] = {}
+        self.catalog = Catalog(
+            config, environment, self, self.groups, self._post, snapshot_executor, self._submit
+        )
+        self.peer_up = self._post.peer_up
+        self.peer_down = self._post.peer_down
+        self.run_query = self._intake.run_query
+        self._histogram = PassHistogram()
+        self._applied_entries = 0
+
+    # --- the pass ------------------------------------------------------------------------------
+
+    def run_pass(self) -> bool:
+        """Do what there is to do, for at most about `max_pass_s`. True: there is more."""
+        started = self._clock.now()
+        self._awake = False
+        deadline = started + self.config.max_pass_s
+        while self._calls:
+            self._calls.popleft()()
+        if self.failure is not None:
+            return False
+        self._drain_inbox(deadline)
+        # Only after what arrived: a host that was paused must not time out a leader whose
+        # messages are already here (LIVENESS of raft, thesis §6.4.1).
+        if not self._inbox and self._ticker.take(started):
+            self._tick(started)
+        self._collect_dirty(deadline)
+        self._flush()
+        self._histogram.add(self._clock.now() - started)
+        return bool(self._dirty or self._inbox or self._calls or self._ticker.next_at <= started)
+
+    @property
+    def next_tick_at(self) -> float:
+        return self._ticker.next_at
+
+    def mark_dirty(self, group: Group) -> None:
+        """The group has work: the next pass looks at it."""
+        if not group.dirty:
+            group.dirty = True
+            self._dirty.append(group)
+            self.wake()
+
+    def wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            self._env.wake()
+
+    def _call_soon(self, call: Callable[[], None]) -> None:
+        """Have `call` made at the start of the next pass: never between two of its steps."""
+        self._calls.append(call)
+        self.wake()
+
+    def _collect_dirty(self, deadline: float) -> None:
+        dirty, self._dirty = self._dirty, []
+        for count, group in enumerate(dirty, 1):
+            group.dirty = False
+            if group.failed is None:
+                self._collect(group)
+            if count % CLOCK_CHECK_GROUPS == 0 and self._clock.now() > deadline:
+                # Those left go first next time, before whoever became dirty meanwhile.
+                self._dirty = dirty[count:] + self._dirty
+                break
+
+    def _collect(self, group: Group) -> None:
+        """Move one group forward: its proposals and reads in, its Ready out."""
+        raft = group.raft
+        if group.proposals.payloads:
+            self._intake.propose(group, self._writes >= WRITES_IN_FLIGHT_MAX)
+        if group.reads.may_ask:
+            self._intake.ask(group)
+        if raft.has_ready():
+            self._handle(group, raft.ready())
+
+    def _handle(self, group: Group, ready: Ready) -> None:
+        """Hand out one Ready: messages, what to write, what to apply."""
+        if ready.soft_state is not None:
+            self._leader_changed(group)
+        for message in ready.messages:
+            self._post.route(group, message)
+        if ready.runs or ready.snapshot is not None or ready.must_sync:
+            self._write(group, ready)
+        elif ready.responses:
+            if group.unsynced:
+                # They promise what an earlier batch holds: go with the next one, behind it.
+                self._hold(group, ready.responses, None)
+            else:
+                self._release(group, ready.responses)
+        if ready.committed:
+            self._applier.add(group, ready.committed)
+        for state in ready.read_states:
+            group.reads.confirmed(state.context, state.index, group.applied)
+
+    def _write(self, group: Group, ready: Ready) -> None:
+        batch = self._batch
+        if ready.snapshot is not None:
+            batch.snapshot(group.id, ready.snapshot)
+        if ready.runs:
+            batch.append(group.id, ready.runs)
+        # A commit index alone need not be durable: it is learned again from the leader, or from
+        # the next election. So a commit costs no record, let alone a sync.
+        if ready.must_sync and ready.hard_state is not None:
+            batch.hard_state(group.id, ready.hard_state)
+        self._hold(group, ready.responses, ready.snapshot)
+
+    def _hold(self, group: Group, responses: list[Message], snapshot: Snapshot | None) -> None:
+        group.unsynced += 1
+        self._held.append(Held(group, responses, snapshot))
+
+    def _flush(self) -> None:
+        """The end of a pass: everything gathered goes out."""
+        self._applier.flush()
+        self._intake.flush_queries()
+        self._post.flush()
+        if self._held and not self._batch:
+            # Only answers that wait for earlier batches of their groups: behind the last of them.
+            self._last_held.extend(self._held)
+            self._held = []
+        elif self._batch:
+            batch, self._batch = self._batch, self._store.batch()
+            held, self._held = self._held, []
+            self._last_held = held
+            self._writes += 1
+            self._submit(batch, lambda: self._written(held))
+
+    def _submit(self, batch: WriteBatch, done: Callable[[], None]) -> None:
+        try:
+            self._store.submit(batch, lambda: self._call_soon(done))
+        except StorageFailed as error:
+            self.fail(error)
+
+    def _written(self, held: list[Held]) -> None:
+        """A batch is on disk: what it allowed to be promised leaves now."""
+        self._writes -= 1
+        for each in held:
+            group = each.group
+            group.unsynced -= 1
+            if group.failed is not None:
+                continue
+            if each.snapshot is None:
+                self._release(group, each.responses)
+            else:
+                self._install(group, each)
+        if self._intake.held_back:
+            back, self._intake.held_back = self._intake.held_back, []
+            for group in back:
+                self.mark_dirty(group)
+
+    def _release(self, group: Group, responses: Iterable[Message]) -> None:
+        raft, own = group.raft, group.member_id
+        for message in responses:
+            if message.to == own:
+                raft.step(message)
+            else:
+                self._post.route(group, message)
+        if raft.has_ready():
+            self.mark_dirty(group)
+
+    def _leader_changed(self, group: Group) -> None:
+        group.leader_changed()
+        # Raft dropped the reads of the old leadership; ask the new leader, if there is one.
+        group.reads.ask_again(float("inf"))
+        if group.raft.leader:
+            group.no_leader_since = None
+            if group.proposals.payloads or group.reads.queued:
+                self.mark_dirty(group)
+        else:
+            group.no_leader_since = self._clock.now()
+        self._intake.watch(group)
+
+    def _tick(self, now: float) -> None:
+        for group in self.groups.values():
+            if group.failed is None:
+                raft = group.raft
+                raft.tick()
+                if raft.has_ready():
+                    self.mark_dirty(group)
+        self._intake.tick(now)
+
+    def receive(self, peer: Hello, lane: Lane, items: list[Envelope]) -> None:  # noqa: ARG002
+        """Queue one frame for the next pass."""
+        self._inbox.append((peer, items))
+        self._inbox_messages += len(items)
+        self.wake()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether streams may be read on."""
+        return self._inbox_messages < INBOX_MESSAGES_MAX
+
+    def _drain_inbox(self, deadline: float) -> None:
+        inbox, groups = self._inbox, self.groups
+        while inbox:
+            peer, items = inbox.popleft()
+            self._inbox_messages -= len(items)
+            for group_id, generation, message in items:
+                group = groups.get(group_id)
+                if group is None or group.failed is not None or generation != group.generation:
+                    self._post.refuse_stray(peer, group_id, generation, message)
+                elif type(message) is Message:
+                    self._step(group, message)
+                elif type(message) is ProposalRefused:
+                    group.proposals.refused(message.sequence, message.reason)
+            if self._clock.now() > deadline:
+                break
+
+    def _step(self, group: Group, message: Message) -> None:
+        if message.to != group.member_id or message.sender not in group.routes:
+            return  # for another member of this group, or from one it does not know
+        raft = group.raft
+        if message.type is MessageType.PROP:
+            self._intake.step_forwarded(group, message)
+        elif message.type is MessageType.SNAP:
+            return  # a snapshot arrives as a file, in a request of its own
+        else:
+            raft.step_peer(message)
+        if not group.dirty and raft.has_ready():
+            self.mark_dirty(group)
+
+    def _applied(self, work: Work) -> None:
+        """A group's machine has taken `work`: tell raft, and whoever waited."""
+        group, proposals = work.group, work.group.proposals
+        if work.last:
+            for run in (*work.configured, *work.runs):
+                if run.term != group.applied_term:
+                    group.applied_term = run.term
+                    proposals.applied_term(run.term)
+            start = 0
+            for run in work.fed:
+                if run.origin == group.member_id:
+                    proposals.applied(run, work.results[start : start + run.count])
+                start += run.count
+            self._applied_entries += start
+            group.applied = work.last
+            group.raft.applied_to(work.last, work.weight)
+            group.reads.applied(work.last)
+            self._snapshots.applied(group, work.weight)
+            if group.raft.has_ready():
+                self.mark_dirty(group)
+        if work.capture is not None:
+            self._snapshots.captured(work)
+
+    def _configure(self, group: Group, run: Run) -> None:
+        """A configuration change takes effect when it is applied (etcd's rule, not §4.1's)."""
+        group.raft.apply_conf_change(ConfChange.decode(run.payloads[0]))
+
+    def want_snapshot(self, group: Group, waiter: Waiter | None) -> None:
+        """Take a snapshot of the group as soon as may be."""
+        self._snapshots.want(group, waiter)
+
+    def _compact(self, group: Group, snapshot: Snapshot, index: int) -> None:
+        """The snapshot's file is durable: record it, and only then let older files go."""
+        self._batch.compact(group.id, snapshot, index)
+        batch, self._batch = self._batch, self._store.batch()
+        held, self._held = self._held, []
+        self._last_held = held
+        self._writes += 1
+
+        def done() -> None:
+            self._written(held)
+            if group.failed is None:
+                self._snapshots.compacted(group)
+
+        self._submit(batch, done)
+
+    def snapshot_sink(self, peer: Hello, offer: SnapshotOffer) -> SnapshotSink:  # noqa: ARG002
+        """Where the transport puts a snapshot it is offered."""
+        group = self.groups.get(offer.group)
+        if group is None or group.failed is not None or offer.generation != group.generation:
+            raise GroupNotFound(offer.group)
+        if offer.to != group.member_id or offer.sender not in group.routes:
+            raise NotMember(f"group {offer.group}: member {offer.to} is not here")
+        return self._env.snapshots.sink(offer)
+
+    def snapshot_received(self, peer: Hello, offer: SnapshotOffer, sink: SnapshotSink) -> None:  # noqa: ARG002
+        """A snapshot file is whole and on disk: let raft decide what it is worth."""
+        self._call_soon(lambda: self._step_snapshot(offer, sink))
+
+    def _step_snapshot(self, offer: SnapshotOffer, sink: SnapshotSink) -> None:
+        group = self.groups.get(offer.group)
+        if group is None or group.failed is not None or offer.generation != group.generation:
+            return
+        file = sink.file
+        assert file is not None, "a finished sink knows its file"
+        self._received[group.id] = file
+        group.raft.step_peer(
+            Message(
+                MessageType.SNAP,
+                to=offer.to,
+                sender=offer.sender,
+                term=offer.term,
+                snapshot=offer.snapshot,
+            )
+        )
+        self.mark_dirty(group)
+
+    def _install(self, group: Group, held: Held) -> None:
+        """The log has recorded a received snapshot: the machine next, and only then the answer."""
+        file = self._received.pop(group.id)
+        snapshot = held.snapshot
+        assert snapshot is not None
+        group.proposals.skipped()
+
+        def done() -> None:
+            group.membership = Membership.decode(snapshot.data)
+            self._post.connect(group)
+            self._release(group, held.responses)
+            group.reads.applied(group.applied)
+            self.mark_dirty(group)
+
+        self._snapshots.install(group, file, done)
+
+    def _group_failed(self, group: Group, error: StateMachineFailed) -> None:
+        """One group's trouble is its own: it stops here, and no other does."""
+        if group.failed is None:
+            group.stop(error)
+
+    def fail(self, error: MultiraftError) -> None:
+        """The host's trouble stops all of it: nothing more is acknowledged."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        for group in self.groups.values():
+            if group.failed is None:
+                group.stop(error)
+        self._env.failed(error)
+
+    def check_open(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if self.closing:
+            raise HostClosed("the host is closing")
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything that a caller waits for is under way."""
+        return (
+            self._writes > 0
+            or self._applier.busy
+            or self._intake.busy
+            or any(group.proposals or group.reads for group in self._waiting_or_dirty())
+        )
+
+    def _waiting_or_dirty(self) -> Iterable[Group]:
+        return (group for group in self.groups.values() if group.failed is None)
+
+    def close(self) -> None:
+        """Stop all groups; what still waits fails with `HostClosed`. Writes the last commits."""
+        error = HostClosed("the host was closed")
+        batch = self._store.batch()
+        for group in self.groups.values():
+            if group.failed is None:
+                group.stop(error)
+                # Not needed for safety; it saves a restarted host the wait for its leader.
+                state = group.log.hard_state
+                commit = min(group.raft.committed, group.log.last_index())
+                if commit > state.commit and group.unsynced == 0:
+                    batch.hard_state(group.id, attrs.evolve(state, commit=commit))
+        if self.failure is None:
+            self.failure = error
+            if batch:
+                self._store.submit(batch, lambda: None)
+
+    def statistics(self) -> SchedulerStatistics:
+        """How much went through since the host was opened."""
+        return SchedulerStatistics(
+            groups=len(self.groups),
+            leading=sum(1 for g in self.groups.values() if g.raft.role is RaftRole.LEADER),
+            stopped=sum(1 for g in self.groups.values() if g.failed is not None),
+            passes=self._histogram.count,
+            pass_ms_max=self._histogram.max_ms,
+            pass_histogram_ms=self._histogram.buckets(),
+            applied_entries=self._applied_entries,
+            proposed_runs=self._intake.proposed_runs,
+            snapshots_taken=self._snapshots.taken,
+            lost_messages=self._post.lost_messages,
+            inbox_messages=self._inbox_messages,
+        )
