@@ -74,6 +74,12 @@ class StateMachine:
     def sync(self) -> None:
         """Make all that was applied durable. Called before the log is compacted past it."""
 
+    def discard(self) -> None:
+        """Delete what the machine keeps on disk, durably: its group has left this host.
+
+        A later group of the same id must find nothing, or it would count as applied already.
+        """
+
 
 @runtime_checkable
 class Machines(Protocol):
