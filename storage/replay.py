@@ -1,0 +1,120 @@
+"""Running the log's records, in order, into groups. No files."""
+
+from __future__ import annotations
+
+import struct
+
+from multiraft.errors import CorruptRecord
+from multiraft.messages import HardState
+from multiraft.storage.batch import Groups
+from multiraft.storage.format import (
+    BATCH_HEADER_BYTES,
+    COMPACT,
+    CREATE,
+    ENTRIES,
+    ENTRIES_HEAD,
+    ENTRIES_HEAD_BYTES,
+    HARD_STATE,
+    HARD_STATE_BYTES,
+    HARD_STATE_RECORD,
+    LOG_START,
+    META,
+    RECORD_HEAD,
+    RECORD_HEAD_BYTES,
+    RELOCATED,
+    REMOVE,
+    SNAPSHOT,
+    decode_snapshot,
+    unpack_create,
+    unpack_log_start,
+    unpack_point,
+)
+from multiraft.storage.group import StoredGroup
+from multiraft.storage.segment import Batch, Segment
+from multiraft.storage.shelf import Shelf
+
+
+class Replay:
+    """Feed it every batch in order; `check` then says whether the groups are whole."""
+
+    def __init__(self, shelf: Shelf, groups: Groups) -> None:
+        self.start = 0
+        """The first segment that is needed, as the newest LOG_START record says."""
+        self.records = 0
+        self._shelf = shelf
+        self._groups = groups
+
+    def batch(self, batch: Batch, segment: Segment) -> None:
+        """Raises: CorruptRecord for a record that this version cannot have written."""
+        data, at = batch.data, batch.start
+        end = at + batch.header.length
+        # What turns a place in the window into a place in the segment.
+        base = batch.offset + BATCH_HEADER_BYTES - at
+        count = 0
+        try:
+            while at < end:
+                kind, _, _, length, group = RECORD_HEAD.unpack_from(data, at)
+                after = at + RECORD_HEAD_BYTES + length
+                if after > end:
+                    raise ValueError("the record reaches beyond its batch")  # noqa: TRY301
+                self._record(kind, group, data, at, after, segment, base + at)
+                at = after
+                count += 1
+            if count != batch.header.records:
+                raise ValueError("the batch does not hold as many records as it says")  # noqa: TRY301
+        except (ValueError, struct.error) as error:
+            raise CorruptRecord(segment.name, base + at, str(error)) from None
+        self.records += count
+
+    def check(self) -> None:
+        """Raises: CorruptRecord when a group's earlier records should be there and are not."""
+        for group, log in self._groups.items():
+            missing = log.missing()
+            if missing:
+                first = next(iter(self._shelf.segments.values()))
+                raise CorruptRecord(first.name, 0, f"group {group} has no {missing}")
+
+    def _record(
+        self, kind: int, group: int, data: bytes, at: int, after: int, segment: Segment, offset: int
+    ) -> None:
+        if kind == REMOVE:
+            log = self._groups.pop(group, None)
+            if log is not None:
+                log.drop_all()
+            return
+        if kind == LOG_START:
+            self.start = max(self.start, unpack_log_start(data[at + RECORD_HEAD_BYTES : after]))
+            return
+        log = self._groups.get(group)
+        if log is None:
+            log = self._groups[group] = StoredGroup(group, self._shelf)
+        if kind in (ENTRIES, RELOCATED):
+            _, _, _, _, _, first, term, _, _, count, _ = ENTRIES_HEAD.unpack_from(data, at)
+            if not count or after - at < ENTRIES_HEAD_BYTES:
+                raise ValueError("no entries")
+            step = log.place if kind == ENTRIES else log.relocate
+            step(first, first + count - 1, term, segment, offset, after - at)
+        elif kind == HARD_STATE:
+            if after - at != HARD_STATE_BYTES:
+                raise ValueError("a hard state of another length")
+            _, _, _, _, _, term, vote, commit = HARD_STATE_RECORD.unpack_from(data, at)
+            log.set_hard_state(HardState(term, vote, commit), segment)
+        else:
+            self._state(kind, log, data[at + RECORD_HEAD_BYTES : after], segment)
+
+    def _state(self, kind: int, log: StoredGroup, body: bytes, segment: Segment) -> None:
+        if kind == META:
+            log.set_meta(body, segment)
+        elif kind in (COMPACT, SNAPSHOT):
+            base, base_term, point = unpack_point(body)
+            decode_snapshot(point)
+            step = log.set_point if kind == COMPACT else log.restart
+            step(point, base, base_term, segment)
+        elif kind == CREATE:
+            meta, state, point = unpack_create(body)
+            snapshot = decode_snapshot(point)
+            log.set_meta(meta, segment)
+            log.set_hard_state(HardState(*state), segment)
+            log.restart(point, snapshot.index, snapshot.term, segment)
+        else:
+            raise ValueError(f"record kind {kind} is not known to this version of multiraft")
