@@ -1,0 +1,153 @@
+"""A receiver that records, and a few values that many tests need."""
+
+from __future__ import annotations
+
+import random as stdlib_random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+
+import attrs
+import trio
+
+from multiraft.errors import MultiraftError, SnapshotInvalid
+from multiraft.interfaces import Receiver, SnapshotOffer, SnapshotSink
+from multiraft.messages import ConfState, Envelope, Hello, Lane, Message, MessageType, Run, Snapshot
+from multiraft.transport.bounds import Bounds
+from multiraft.transport.http import HttpTransport, Tls, open_transport
+
+LIVENESS, BULK = Lane.LIVENESS, Lane.BULK
+
+QUICK = Bounds(
+    handshake_timeout_s=5, stall_timeout_s=5, retry_min_s=0.01, retry_max_s=0.05, retry_refused_s=0.05
+)
+
+
+def hello(host_id: int, *, cluster: str = "orders", epoch: int = 1) -> Hello:
+    return Hello(cluster, host_id, epoch, "127.0.0.1:1")
+
+
+def beat(group: int, *, term: int = 5, context: bytes = b"") -> Envelope:
+    """A small message."""
+    return group, 1, Message(MessageType.HEARTBEAT, 2, 1, term, commit=7, context=context)
+
+
+def append(group: int, payloads: list[bytes], *, index: int = 10) -> Envelope:
+    run = Run.of(payloads, first=index + 1, term=5)
+    return group, 1, Message(MessageType.APP, 2, 1, 5, 5, index, 9, [run])
+
+
+@attrs.define
+class Sink:
+    """A snapshot in memory."""
+
+    digest: bytes
+    digest_of: Callable[[bytes], bytes]
+    data: bytearray = attrs.Factory(bytearray)
+    offset: int = 0
+    finished: bool = False
+    aborted: int = 0
+
+    def write(self, chunk: bytes) -> None:
+        self.data += chunk
+
+    def finish(self) -> None:
+        if self.digest_of(bytes(self.data)) != self.digest:
+            self.data.clear()
+            raise SnapshotInvalid("the digest does not fit")
+        self.finished = True
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+
+class Recorder:
+    """Keeps what a transport told it; waits for it to be told something."""
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[Hello, Lane, list[Envelope]]] = []
+        self.ups: list[tuple[Hello, Lane]] = []
+        self.downs: list[tuple[str, Lane, str]] = []
+        self.snapshots: list[SnapshotOffer] = []
+        self.make_sink: Callable[[Hello, SnapshotOffer], SnapshotSink] | None = None
+        self.room: trio.Event | None = None
+        self.broken: Exception | None = None
+        self._news = trio.Event()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    def receive(self, peer: Hello, lane: Lane, items: list[Envelope]) -> None:
+        if self.broken is not None:
+            raise self.broken
+        self.frames.append((peer, lane, items))
+        self._wake()
+
+    async def wait_room(self) -> None:
+        if self.room is not None:
+            await self.room.wait()
+
+    def peer_up(self, peer: Hello, lane: Lane) -> None:
+        self.ups.append((peer, lane))
+        self._wake()
+
+    def peer_down(self, address: str, lane: Lane, reason: str) -> None:
+        self.downs.append((address, lane, reason))
+        self._wake()
+
+    def snapshot_sink(self, peer: Hello, offer: SnapshotOffer) -> SnapshotSink:
+        if self.make_sink is None:
+            raise MultiraftError(f"group {offer.group} is not here")
+        return self.make_sink(peer, offer)
+
+    def snapshot_received(self, _peer: Hello, offer: SnapshotOffer, _sink: SnapshotSink) -> None:
+        self.snapshots.append(offer)
+        self._wake()
+
+    async def until(self, condition: Callable[[Recorder], bool], *, within_s: float = 10) -> None:
+        """Return once `condition` holds; it is looked at after every call the transport makes."""
+        with trio.fail_after(within_s):
+            while not condition(self):
+                await self._news.wait()
+
+    def messages(self, lane: Lane) -> Iterator[Envelope]:
+        for _, on, items in self.frames:
+            if on is lane:
+                yield from items
+
+    def count(self, lane: Lane) -> int:
+        return sum(1 for _ in self.messages(lane))
+
+
+def serve(
+    me: Hello,
+    receiver: Receiver,
+    *,
+    listen: str = "127.0.0.1:0",
+    bounds: Bounds = QUICK,
+    advertise: str | None = None,
+    tls: Tls | None = None,
+) -> AbstractAsyncContextManager[HttpTransport]:
+    return open_transport(
+        listen=listen,
+        hello=me,
+        receiver=receiver,
+        random=stdlib_random.Random(1).randrange,
+        bounds=bounds,
+        advertise=advertise,
+        tls=tls,
+    )
+
+
+async def open_lane(transport: HttpTransport, recorder: Recorder, address: str, lane: Lane) -> None:
+    """Have `transport` dial `address` and wait until the lane is open."""
+    before = len([1 for peer, on in recorder.ups if (peer.address, on) == (address, lane)])
+    assert not transport.send(address, lane, [beat(1)]), "nothing is sent before the lane is open"
+    await recorder.until(
+        lambda r: len([1 for peer, on in r.ups if (peer.address, on) == (address, lane)]) > before
+    )
+
+
+def offer(group: int, data: bytes, digest: bytes) -> SnapshotOffer:
+    place = Snapshot(90, 4, ConfState((1, 2, 3)), b"members")
+    return SnapshotOffer(group, 1, 1, 2, 5, place, len(data), digest)
