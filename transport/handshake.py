@@ -13,7 +13,7 @@ import attrs
 import cbor2
 
 from multiraft.config import normalize_address
-from multiraft.errors import ConfigError
+from multiraft.errors import ConfigError, MultiraftError
 from multiraft.interfaces import SnapshotOffer
 from multiraft.messages import Hello, Lane
 from multiraft.transport.frames import WireError, framed, loads
@@ -33,6 +33,16 @@ MAX_TEXT: Final = 1024
 
 _HELLO_SHAPE: Final = (str, int, int, str, int)
 _OFFER_SHAPE: Final = (int, int, int, int, int, list, int, bytes)
+
+
+class SnapshotNotSent(MultiraftError):
+    """A snapshot did not arrive. `retry` is false when trying again will not help by itself."""
+
+    def __init__(self, address: str, reason: str, *, retry: bool = True) -> None:
+        super().__init__(f"snapshot not taken by {address}: {reason}")
+        self.address = address
+        self.reason = reason
+        self.retry = retry
 
 
 # --- requests ----------------------------------------------------------------------------------

@@ -56,6 +56,12 @@ class HttpTransport:
         self._snapshots = SnapshotSender(dialer, nursery)
         SnapshotReceiver(server)
 
+    def connect(self, address: str) -> None:
+        """Start dialing, unless the lanes to `address` are open or being dialed."""
+        for lane in Lane:
+            if (address, lane) not in self._links:
+                self._start_link(address, lane)
+
     def send(self, address: str, lane: Lane, items: Sequence[Envelope]) -> bool:
         """Queue one frame for the host at `address`; the first call starts dialing.
 

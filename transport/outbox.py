@@ -63,7 +63,7 @@ class Outbox:
             return chunk
         taken = [waiting.popleft()]
         size = len(taken[0])
-        while size + len(waiting[0]) <= max_bytes:
+        while waiting and size + len(waiting[0]) <= max_bytes:
             size += len(waiting[0])
             taken.append(waiting.popleft())
         self.frame_bytes -= size

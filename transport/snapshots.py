@@ -21,7 +21,7 @@ from multiraft.transport import handshake
 from multiraft.transport.asgi import Disconnected, PullBody
 from multiraft.transport.client import ClientSession, Dialer
 from multiraft.transport.frames import WireError
-from multiraft.transport.handshake import Accepted
+from multiraft.transport.handshake import Accepted, SnapshotNotSent
 from multiraft.transport.server import Server, ServerSession
 
 logger = structlog.get_logger(__name__)
@@ -31,16 +31,6 @@ BLOCK_BYTES = 256 << 10
 
 Chunks = Callable[[int], Iterator[bytes]]
 Done = Callable[[BaseException | None], None]
-
-
-class SnapshotNotSent(MultiraftError):
-    """A snapshot did not arrive. `retry` is false when trying again will not help by itself."""
-
-    def __init__(self, address: str, reason: str, *, retry: bool = True) -> None:
-        super().__init__(f"snapshot not taken by {address}: {reason}")
-        self.address = address
-        self.reason = reason
-        self.retry = retry
 
 
 # --- out ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from multiraft.errors import MultiraftError, SnapshotInvalid
-from multiraft.interfaces import Receiver, SnapshotOffer, SnapshotSink
+from multiraft.interfaces import Receiver, SnapshotFile, SnapshotOffer, SnapshotSink
 from multiraft.messages import ConfState, Envelope, Hello, Lane, Message, MessageType, Run, Snapshot
 from multiraft.transport.bounds import Bounds
 from multiraft.transport.http import HttpTransport, Tls, open_transport
@@ -46,9 +46,12 @@ class Sink:
     offset: int = 0
     finished: bool = False
     aborted: int = 0
+    file: SnapshotFile | None = None
+    on_write: Callable[[bytearray], None] = lambda _: None
 
     def write(self, chunk: bytes) -> None:
         self.data += chunk
+        self.on_write(self.data)
 
     def finish(self) -> None:
         if self.digest_of(bytes(self.data)) != self.digest:

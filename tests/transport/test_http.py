@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import trio
 
 from multiraft.errors import AddressInUse
-from tests.transport.helpers import BULK, LIVENESS, Recorder, append, beat, hello, open_lane, serve
+from tests.transport.helpers import BULK, Recorder, append, hello, open_lane, serve
 
 
 async def test_frames_arrive_in_order_with_who_sent_them() -> None:
