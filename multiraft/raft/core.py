@@ -18,6 +18,7 @@ from multiraft.messages import (
     ConfChange,
     ConfState,
     EntryKind,
+    HardState,
     Message,
     MessageType,
     Run,
@@ -64,6 +65,7 @@ _RESPONSES: Final = frozenset(
     }
 )
 _FREE, _RESPONSE, _OWN = 0, 1, 2
+_WRITTEN: Final = MessageType.STORAGE_APPEND_RESP
 _GATE: Final = [
     _OWN if kind in _LOCAL else _RESPONSE if kind in _RESPONSES else _FREE for kind in MessageType
 ]
@@ -139,22 +141,23 @@ class Raft(State):
             ProposalDropped: It is a proposal that was refused; it will never be applied.
             RaftFailure: It proves our log wrong. Stop this member.
         """
-        gate = _GATE[message.type]
+        kind = message.type
+        gate = _GATE[kind]
         if gate and message.sender < APPLY_THREAD:
             if gate == _OWN:
                 raise StepLocalMessage
             if message.sender not in self.tracker.progress:
                 raise PeerNotFound
-        self._step(message)
+        # Term 0: of our own making, or for whoever leads.
+        if message.term != self.term and message.term and not self._settle_term(message):
+            return
+        _HANDLERS[self.role][kind](self, message)
 
     def _step(self, message: Message) -> None:
-        term = message.term
-        # Term 0: of our own making, or for whoever leads.
-        if term != self.term and term and not self._settle_term(message):
+        """Like `step`, for messages of our own making."""
+        if message.term != self.term and message.term and not self._settle_term(message):
             return
-        handler = _HANDLERS[self.role][message.type]
-        if handler is not None:
-            handler(self, message)
+        _HANDLERS[self.role][message.type](self, message)
 
     def _settle_term(self, message: Message) -> bool:
         """The message is of another term. Whether the role should still handle it."""
@@ -351,11 +354,10 @@ class Raft(State):
             return True
         if len(unstable.runs) > unstable.in_progress:
             return True
-        accepted = self.accepted_hard_state
         return (
-            accepted.commit != log.committed
-            or accepted.term != self.term
-            or accepted.vote != self.vote
+            self.accepted_commit != log.committed
+            or self.accepted_term != self.term
+            or self.accepted_vote != self.vote
             or self.accepted_role is not self.role
             or self.accepted_leader != self.leader
             or (log.committed > log.applying and log.has_committed(not self.config.async_storage_writes))
@@ -379,17 +381,27 @@ class Raft(State):
             soft_state = self._take_soft_state()
         hard_state = None
         must_sync = False
-        accepted = self.accepted_hard_state
-        if accepted.commit != log.committed or accepted.term != self.term or accepted.vote != self.vote:
-            must_sync = accepted.term != self.term or accepted.vote != self.vote
-            hard_state = self.accepted_hard_state = self.hard_state
-        snapshot = unstable.fresh_snapshot
-        committed = self._take_committed(not in_async) if log.committed > log.applying else []
-        to_report = bool(unstable.runs) or snapshot is not None
-        runs = unstable.accept() if to_report else []
-        read_states, self.read_states = self.read_states, []
-        messages, self.messages = self.messages, []
-        responses, self.responses = self.responses, []
+        commit = log.committed
+        if self.accepted_term != self.term or self.accepted_vote != self.vote:
+            must_sync = True
+            hard_state = self._take_hard_state()
+        elif self.accepted_commit != commit:
+            hard_state = self._take_hard_state()
+        snapshot = unstable.snapshot
+        if snapshot is not None:
+            snapshot = unstable.fresh_snapshot
+        committed = self._take_committed(not in_async) if commit > log.applying else []
+        runs: list[Run] = []
+        to_report = snapshot is not None or len(unstable.runs) > 0
+        if to_report:
+            runs = unstable.accept()
+        read_states = self.read_states
+        if read_states:
+            self.read_states = []
+        messages = self.messages
+        self.messages = []
+        responses = self.responses
+        self.responses = []
         if not in_async:
             self.advance_messages = [answer for answer in responses if answer.to == self.id]
             messages += [answer for answer in responses if answer.to != self.id]
@@ -411,8 +423,14 @@ class Raft(State):
             committed,
             messages,
             responses,
-            must_sync or bool(runs),
+            must_sync or len(runs) > 0,
         )
+
+    def _take_hard_state(self) -> HardState:
+        self.accepted_term = self.term
+        self.accepted_vote = self.vote
+        self.accepted_commit = self.log.committed
+        return HardState(self.term, self.vote, self.log.committed)
 
     def _take_soft_state(self) -> SoftState:
         self.accepted_role = self.role
@@ -434,12 +452,12 @@ class Raft(State):
         being ignored, the entries they were about would stay unstable for ever if later reports
         did not cover them.
         """
-        report = Message(
-            MessageType.STORAGE_APPEND_RESP, self.id, APPEND_THREAD, self.term, snapshot=snapshot
-        )
-        if self.log.unstable.runs:
-            report.index = self.log.last_index
-            report.log_term = self.log.last_term
+        log = self.log
+        report = Message(_WRITTEN, self.id, APPEND_THREAD, self.term, log.last_term, log.last_index)
+        if not log.unstable.runs:
+            report.index = report.log_term = 0
+        if snapshot is not None:
+            report.snapshot = snapshot
         return report
 
     def applied_to(self, index: Index, weight: int) -> None:
@@ -447,13 +465,14 @@ class Raft(State):
 
         Raises: RaftFailure when that was not handed out or was reported before.
         """
-        self.log.applied_to(max(index, self.log.applied), weight)
+        log = self.log
+        log.applied_to(max(log.applied, index), weight)
         if self.accepted_sizes:
             self.settle_sizes(index)
         if (
             self.role is RaftRole.LEADER
             and self.tracker.config.auto_leave
-            and self.log.applied >= self.pending_conf_index
+            and log.applied >= self.pending_conf_index
         ):
             self._leave_joint()
 
@@ -484,7 +503,7 @@ class Raft(State):
 
 def _on_write_report(state: State, message: Message) -> None:
     if message.index:
-        state.log.unstable.stable_to(message.index, message.log_term)
+        state.log.stable_to(message.index, message.log_term)
     if message.snapshot is not None:
         state.snapshot_stored(message.snapshot)
 
@@ -495,8 +514,12 @@ def _on_apply_report(state: State, message: Message) -> None:
         state.applied_to(message.runs[-1].last, total_weight(message.runs))
 
 
-def _table(handlers: Mapping[MessageType, _Handler]) -> list[_Handler | None]:
-    """Handlers of one role by message type; None: such a message means nothing to it."""
+def _ignore(_state: State, _message: Message) -> None:
+    """The message means nothing to the role."""
+
+
+def _table(handlers: Mapping[MessageType, _Handler]) -> list[_Handler]:
+    """Handlers of one role by message type."""
     common: dict[MessageType, _Handler] = {
         MessageType.VOTE: on_vote_request,
         MessageType.PRE_VOTE: on_vote_request,
@@ -504,7 +527,7 @@ def _table(handlers: Mapping[MessageType, _Handler]) -> list[_Handler | None]:
         MessageType.STORAGE_APPLY_RESP: _on_apply_report,
     }
     full = {**common, **handlers}
-    return [full.get(kind) for kind in MessageType]
+    return [full.get(kind, _ignore) for kind in MessageType]
 
 
 _HANDLERS: Final = [

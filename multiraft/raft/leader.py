@@ -218,7 +218,8 @@ def on_append_response(state: State, message: Message) -> None:
         progress.become_replicate()
     else:
         _recover_from_snapshot(state, member, progress)
-    committed = state.log.committed
+    log = state.log
+    committed = log.committed
     if index > committed and advance_commit(state):
         if committed < state.term_start:
             release_postponed(state)
@@ -229,9 +230,9 @@ def on_append_response(state: State, message: Message) -> None:
     if member == state.id:
         return
     # Room in the window, or a way found out of probing: send as much as that allows.
-    while progress.next <= state.log.last_index and send_append(state, member, progress, even_empty=False):
+    while progress.next <= log.last_index and send_append(state, member, progress, even_empty=False):
         pass
-    if progress.sent_commit < progress.match and progress.sent_commit < state.log.committed:
+    if progress.sent_commit < log.committed and progress.sent_commit < index:
         state.notices_due = state.config.commit_notices
     if member == state.lead_transferee:
         transfer_if_caught_up(state, member, progress)

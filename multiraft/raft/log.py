@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from multiraft.errors import LogCompacted, LogUnavailable, SnapshotUnavailable
 from multiraft.interfaces import LogReader
@@ -18,6 +19,10 @@ from multiraft.raft.unstable import Unstable
 from multiraft.types import Index, Term
 
 __all__ = ["RaftLog"]
+
+# What a log keeps at hand until it is applied: at most 16 times 4 KiB.
+_SETTLED_RUNS_MAX: Final = 16
+_SETTLED_RUN_BYTES_MAX: Final = 4096
 
 
 class RaftLog:
@@ -36,6 +41,7 @@ class RaftLog:
         "_applying_paused",
         "_logger",
         "_max_apply_bytes",
+        "_settled",
         "_storage",
         "applied",
         "applying",
@@ -51,6 +57,7 @@ class RaftLog:
         self._max_apply_bytes = max_apply_bytes
         self._applying_bytes = 0
         self._applying_paused = False
+        self._settled: list[Run] = []
         self.last_index = storage.last_index()
         self.last_term = storage.term(self.last_index)
         self.unstable = Unstable(self.last_index + 1, logger)
@@ -177,6 +184,7 @@ class RaftLog:
             if first <= self.committed:
                 fail(self._logger, f"after({first - 1}) is out of range [committed({self.committed})]")
             self.unstable.append(runs)
+            self._settled.clear()
         newest = runs[-1]
         self.last_index = newest.last
         self.last_term = newest.term
@@ -243,8 +251,29 @@ class RaftLog:
             )
         self.committed = snapshot.index
         self.unstable.restore(snapshot)
+        self._settled.clear()
         self.last_index = snapshot.index
         self.last_term = snapshot.term
+
+    def stable_to(self, index: Index, term: Term) -> None:
+        """Entries up to (index, term) are on disk, unless that entry was replaced meanwhile.
+
+        They are about to be applied, so a few small runs stay at hand; reading them back from
+        the storage would cost more than all the rest of applying them.
+        """
+        written = self.unstable.stable_to(index, term)
+        settled = self._settled
+        expected = settled[-1].last + 1 if settled else self.applying + 1
+        for run in written:
+            if (
+                run.first != expected
+                or len(settled) >= _SETTLED_RUNS_MAX
+                or len(run.blob) > _SETTLED_RUN_BYTES_MAX
+            ):
+                settled.clear()  # a gap would be worse than none at all
+                return
+            settled.append(run)
+            expected = run.last + 1
 
     # --- applying --------------------------------------------------------------------------
 
@@ -272,14 +301,48 @@ class RaftLog:
 
         The limit bounds what is handed out and not reported applied, over any number of calls.
         """
-        if not self.has_committed(allow_unstable):
+        unstable = self.unstable
+        last = self.committed
+        if not allow_unstable and last >= unstable.offset:
+            last = unstable.offset - 1
+        first = self.applying + 1
+        if last < first or self._applying_paused or unstable.snapshot is not None:
             return []
-        last = self.appliable(allow_unstable)
-        found = self.runs(self.applying + 1, last, self._max_apply_bytes - self._applying_bytes)
+        budget = self._max_apply_bytes - self._applying_bytes
+        settled = self._settled
+        if (
+            settled
+            and settled[0].first == first
+            and settled[0].last == last
+            and len(settled[0].blob) <= budget
+        ):
+            # One proposal at a time is by far the most common.
+            found = [settled.pop(0)]
+            weight = len(found[0].blob)
+        else:
+            found = self._take_settled(last, budget) if settled else []
+            if not found:
+                found = self.runs(first, last, budget)
+            weight = total_weight(found)
         self.applying = found[-1].last
-        self._applying_bytes += total_weight(found)
-        self._applying_paused = self._applying_bytes >= self._max_apply_bytes or self.applying < last
+        weight = self._applying_bytes = self._applying_bytes + weight
+        self._applying_paused = weight >= self._max_apply_bytes or self.applying < last
         return found
+
+    def _take_settled(self, last: Index, budget: int) -> list[Run]:
+        """All that may be applied, if it is at hand in whole runs; else nothing."""
+        settled = self._settled
+        if settled[0].first == self.applying + 1 and settled[-1].last == last:
+            if sum([len(run.blob) for run in settled]) <= budget:
+                self._settled = []
+                return settled
+        elif settled[0].first == self.applying + 1 and settled[-1].last > last:
+            found = [run for run in settled if run.last <= last]
+            if found and found[-1].last == last and total_weight(found) <= budget:
+                del settled[: len(found)]
+                return found
+        settled.clear()
+        return []
 
     def applied_to(self, index: Index, weight: int) -> None:
         """Entries up to `index` were applied; `weight` bytes of what was handed out are done.
@@ -293,9 +356,11 @@ class RaftLog:
                 f"[prevApplied({self.applied}), committed({self.committed})]",
             )
         self.applied = index
-        self.applying = max(self.applying, index)
-        self._applying_bytes = max(self._applying_bytes - weight, 0)
-        self._applying_paused = self._applying_bytes >= self._max_apply_bytes
+        if index > self.applying:
+            self.applying = index
+        weight = self._applying_bytes - weight
+        self._applying_bytes = max(0, weight)
+        self._applying_paused = weight >= self._max_apply_bytes
 
     def __str__(self) -> str:
         unstable = self.unstable

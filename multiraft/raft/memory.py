@@ -77,6 +77,9 @@ class MemoryLog:
 
         What lies at or below the compaction point is dropped. A gap is a bug.
         """
+        if runs and runs[0].first == self.last_index() + 1:
+            self._runs.extend(runs)
+            return
         kept = [run for run in runs if run.last > self._dummy_index]
         if not kept:
             return

@@ -30,7 +30,9 @@ def majority_index(matched: Sequence[Index]) -> Index:
     count = len(matched)
     if count == 3:  # by far the most common; spares the sort
         a, b, c = matched
-        return max(min(a, b), min(max(a, b), c))
+        if a > b:
+            a, b = b, a
+        return a if c < a else min(c, b)
     if not count:
         return INFINITE
     return sorted(matched)[count - (count // 2 + 1)]

@@ -52,10 +52,12 @@ class State:
 
     __slots__ = (
         "_random",
-        "accepted_hard_state",
+        "accepted_commit",
         "accepted_leader",
         "accepted_role",
         "accepted_sizes",
+        "accepted_term",
+        "accepted_vote",
         "advance_messages",
         "config",
         "election_elapsed",
@@ -133,7 +135,9 @@ class State:
                 f"applied: {self.log.applied}, lastindex: {self.log.last_index}, "
                 f"lastterm: {self.log.last_term}]",
             )
-        self.accepted_hard_state = self.hard_state
+        # What was loaded and what is so at the start is no news.
+        self.accepted_term, self.accepted_vote = self.term, self.vote
+        self.accepted_commit = self.log.committed
         self.accepted_leader = self.leader
         self.accepted_role = self.role
 
@@ -150,10 +154,6 @@ class State:
         log.committed = state.commit
         self.term = state.term
         self.vote = state.vote
-
-    @property
-    def hard_state(self) -> HardState:
-        return HardState(self.term, self.vote, self.log.committed)
 
     # --- roles -----------------------------------------------------------------------------
 
@@ -217,12 +217,12 @@ class State:
         """Give back the room of proposals that were applied."""
         sizes = self.accepted_sizes
         done = 0
-        while done < len(sizes) and sizes[done][0] <= applied:
-            self.uncommitted_bytes -= sizes[done][1]
+        for last, size in sizes:
+            if last > applied:
+                break
+            self.uncommitted_bytes -= size
             done += 1
         del sizes[:done]
-        # Entries of earlier terms were never counted, so this can fall below.
-        self.uncommitted_bytes = max(self.uncommitted_bytes, 0)
 
     def reserve(self, runs: list[Run]) -> bool:
         """Make room for proposals; False: they would exceed the limit.
@@ -231,7 +231,7 @@ class State:
         payload always fits, so that neither a new leader nor a leaving of joint
         configurations can be blocked.
         """
-        size = sum([run.size for run in runs])
+        size = runs[0].size if len(runs) == 1 else sum([run.size for run in runs])
         limit = self.config.max_uncommitted_bytes or UNLIMITED
         if size and self.uncommitted_bytes and self.uncommitted_bytes + size > limit:
             return False

@@ -131,8 +131,8 @@ class Unstable:
 
     # --- what reached the disk -------------------------------------------------------------
 
-    def stable_to(self, index: Index, term: Term) -> None:
-        """Entries up to (index, term) are on disk.
+    def stable_to(self, index: Index, term: Term) -> list[Run]:
+        """Entries up to (index, term) are on disk. Returns what is not held here any more.
 
         Ignored unless that very entry is here: a write of entries that were replaced meanwhile
         says nothing about what replaced them.
@@ -142,7 +142,7 @@ class Unstable:
             self.runs = []
             self.in_progress = 0
             self.offset = index + 1
-            return
+            return runs
         held = self.term(index)
         if held is None:
             self._say(f"entry at index {index} missing from unstable log; ignoring")
@@ -154,16 +154,19 @@ class Unstable:
                 f"({index},{held}) in unstable log; ignoring"
             )
         else:
-            self._drop_to(index)
+            return self._drop_to(index)
+        return []
 
-    def _drop_to(self, index: Index) -> None:
+    def _drop_to(self, index: Index) -> list[Run]:
         found = position(self.runs, index)
+        written = self.stretch(self.runs[0].first, index)
         run = self.runs[found]
         rest = [] if run.last == index else [run.cut(index + 1, run.last)]
         dropped = found + 1 - len(rest)
         self.runs[: found + 1] = rest
         self.in_progress = max(self.in_progress - dropped, 0)
         self.offset = index + 1
+        return written
 
     def stable_snapshot_to(self, index: Index) -> None:
         """The snapshot at `index` is on disk. Ignored unless it is the one here."""

@@ -139,7 +139,8 @@ def parse(text: str, name: str) -> Iterator[Directive]:
 
 class _Lines:
     def __init__(self, text: str) -> None:
-        self._lines = text.splitlines()
+        # Not splitlines: form feeds and the like are part of a line.
+        self._lines = text.removesuffix("\n").split("\n") if text else []
         self.number = 0
 
     def take(self) -> str | None:
