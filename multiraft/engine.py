@@ -28,17 +28,23 @@ from multiraft.identity import start_identity
 from multiraft.interfaces import Executor, MachineFactory, SnapshotOffer, SnapshotSink
 from multiraft.membership import GroupMeta, Membership, predefined
 from multiraft.messages import Envelope, Hello, Lane
+from multiraft.routes import FRAME_BYTES_MAX
 from multiraft.scheduler import Scheduler
 from multiraft.statistics import SchedulerStatistics
 from multiraft.storage.files import OsFiles
 from multiraft.storage.snapshots import SnapshotFiles
 from multiraft.storage.store import Store, StoreStatistics, open_store
-from multiraft.transport.http import HttpTransport, TransportStatistics, open_transport
+from multiraft.transport.bounds import Bounds
+from multiraft.transport.http import HttpTransport, open_transport
+from multiraft.transport.link import LinkStatistics
 from multiraft.types import GroupId, Member, MemberId
 from multiraft.workers import ThreadExecutor
 
 CREATE_BATCH_GROUPS = 1000
 """Groups made per write to the log: few syncs, and no write that holds up the others long."""
+
+FRAME_ROOM_BYTES = 256 * 1024
+"""What the messages of a frame may weigh beside their entries."""
 
 LIMITS = (
     "max_uncommitted_bytes",
@@ -58,7 +64,8 @@ class HostStatistics:
 
     scheduler: SchedulerStatistics
     log: StoreStatistics
-    transport: TransportStatistics
+    links: tuple[LinkStatistics, ...]
+    """One for each lane of each peer."""
 
 
 class _TrioClock:
@@ -186,7 +193,7 @@ class Host:
     def statistics(self) -> HostStatistics:
         """Counters of scheduler, log and transport."""
         return HostStatistics(
-            self._scheduler.statistics(), self._store.statistics(), self._transport.statistics()
+            self._scheduler.statistics(), self._store.statistics(), tuple(self._transport.statistics())
         )
 
     def __repr__(self) -> str:
@@ -204,7 +211,8 @@ class Host:
         for name, value in limits.items():
             if name not in LIMITS:
                 raise ConfigError(name, f"is no limit of a group; those are {', '.join(LIMITS)}")
-            attrs.evolve(self.config, **{name: value})  # checks the value as the host's would be
+            # As the host's own would be checked.
+            attrs.evolve(self.config, **{name: value})  # type: ignore[arg-type]  # all of them are integers
         membership = predefined(members)
         own = self._own_id(membership)
         if own is None:
@@ -335,7 +343,7 @@ async def _open(config: HostConfig, machines: MachineFactory, stack: AsyncExitSt
             hello=hello,
             receiver=receiver,
             random=source.randrange,
-            max_message_bytes=max(config.max_message_bytes, config.max_proposal_bytes),
+            bounds=_bounds(config),
         )
     )
     executors: list[Executor] = []
@@ -380,6 +388,12 @@ async def _drain(config: HostConfig, scheduler: Scheduler, runner: _Runner) -> N
             await runner.idle.wait()
     finally:
         scheduler.close()
+
+
+def _bounds(config: HostConfig) -> Bounds:
+    """A frame holds one message of the largest size, or many that are smaller."""
+    largest = max(config.max_message_bytes, config.max_proposal_bytes)
+    return attrs.evolve(Bounds(), max_frame_bytes=largest + FRAME_BYTES_MAX + FRAME_ROOM_BYTES)
 
 
 def _absolute(path: str) -> str:

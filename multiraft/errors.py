@@ -17,6 +17,18 @@ class MultiraftError(Exception):
     """The base of everything below."""
 
 
+def fresh(error: Exception) -> Exception:
+    """A copy of `error` to raise once more.
+
+    Raised in many tasks, one object would gather all their tracebacks.
+    """
+    copy = error.__class__.__new__(error.__class__)
+    copy.args = error.args
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy
+
+
 # --- configuration and start ---------------------------------------------------------------
 
 
@@ -118,6 +130,10 @@ class OutcomeUnknown(MultiraftError):
 
 class StateMachineFailed(MultiraftError):
     """The state machine raised, so its group is stopped on this host."""
+
+
+class GroupFailed(MultiraftError):
+    """Raft proved that the group's log here cannot be right; the group is stopped on this host."""
 
 
 class TransferFailed(MultiraftError):

@@ -24,6 +24,7 @@ from multiraft.errors import (
     ProposalTooLarge,
     SnapshotUnavailable,
     TransferFailed,
+    fresh,
 )
 from multiraft.membership import GroupMeta, Membership
 from multiraft.messages import ConfState, HardState, Run, Snapshot
@@ -77,7 +78,7 @@ class TaskWaiter:
     def fail(self, error: Exception) -> None:
         if (task := self._task) is not None:
             self._task = None
-            trio.lowlevel.reschedule(task, outcome.Error(error))
+            trio.lowlevel.reschedule(task, outcome.Error(fresh(error)))
 
 
 class ManyWaiter:
@@ -448,7 +449,7 @@ class Group:
             raise NoLeader(f"group {self.id} has no leader")
         with trio.move_on_after(2 * config.election_ticks * config.tick_interval_s) as waiting:
             if self.leader != member:
-                self.raft.transfer_leader(to)
+                self.raft.transfer_leadership(to)
                 self.host.mark_dirty(self)
             while self.leader != member:
                 self._check_running()
@@ -507,7 +508,7 @@ class Group:
 
     def _check_running(self) -> None:
         if self.failed is not None:
-            raise self.failed
+            raise fresh(self.failed)
         if self.host.closing:
             raise HostClosed("the host is closing")
 

@@ -13,7 +13,7 @@ from multiraft.group import Group
 from multiraft.interfaces import Clock, Executor
 from multiraft.messages import Message, Run
 from multiraft.post import Post
-from multiraft.proposals import Waiter
+from multiraft.proposals import LEADERSHIP_CHANGED, Waiter
 from multiraft.raft.core import RaftRole
 
 
@@ -77,8 +77,8 @@ class Intake:
             # The log is behind: let the batch grow instead of queueing more small ones.
             self.held_back.append(group)
             return
-        while table.payloads:
-            payloads, waiters = table.take_queued()
+        while table.queued:
+            payloads, waiters, tries = table.take_queued()
             sequence = self._sequence
             self._sequence += len(payloads)
             run = Run.of(payloads, origin=group.member_id, sequence=sequence)
@@ -89,7 +89,7 @@ class Intake:
                     waiter.fail(error)
                 continue
             self.proposed_runs += 1
-            table.proposed(run, raft.term, waiters)
+            table.proposed(run, raft.term, waiters, tries)
 
     def ask(self, group: Group) -> None:
         if not group.raft.leader:
@@ -104,7 +104,7 @@ class Intake:
 
     def _wait(self, group: Group) -> None:
         deadline = self._clock.now() + self._config.leader_wait_s
-        if group.proposals.payloads and group.proposals.deadline is None:
+        if group.proposals.queued and group.proposals.deadline is None:
             group.proposals.deadline = deadline
         if group.reads.queued and group.reads.deadline is None:
             group.reads.deadline = deadline
@@ -155,7 +155,7 @@ class Intake:
             self._mark_dirty(group)
         if not table and not reads:
             del self._waiting[group]
-        elif group.raft.leader and (table.payloads or reads.queued):
+        elif group.raft.leader and (table.queued or reads.queued):
             self._mark_dirty(group)
 
     def step_forwarded(self, group: Group, message: Message) -> None:
@@ -164,8 +164,8 @@ class Intake:
         run = message.runs[0] if len(message.runs) == 1 else None
         if run is None or run.origin != message.sender:
             return
-        if raft.role is not RaftRole.LEADER or message.log_term != raft.term:
-            self._post.refuse(group, message.sender, run.sequence, "leadership changed first")
+        if raft.role is not RaftRole.LEADER or message.term != raft.term:
+            self._post.refuse(group, message.sender, run.sequence, LEADERSHIP_CHANGED)
         elif group.proposals.take_forwarded(run, raft.term):
             try:
                 raft.propose(run)

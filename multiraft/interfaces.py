@@ -171,6 +171,18 @@ class GroupLog(LogReader, Protocol):
         """The newest snapshot written by `create`, `snapshot` or `compact`."""
 
 
+class Collection(Protocol):
+    """What a step of the log's collector did."""
+
+    @property
+    def more(self) -> bool:
+        """Another step can be done at once."""
+
+    @property
+    def laggards(self) -> Sequence[tuple[GroupId, int]]:
+        """Groups, with bytes of entries, whose snapshot would free the oldest segment."""
+
+
 class LogStore(Protocol):
     """One write-ahead log for all groups of a host."""
 
@@ -183,6 +195,12 @@ class LogStore(Protocol):
 
         Batches become durable in the order of submission; several may share one sync. After a
         failed write or sync no `done` is ever called again; the failure callback is, once.
+        """
+
+    def collect(self) -> Collection:
+        """A bounded step of deleting segments that no group needs.
+
+        Raises: CorruptRecord, StorageFailed.
         """
 
     def close(self) -> None: ...
@@ -344,8 +362,11 @@ class Receiver(Protocol):
 class Transport(Protocol):
     """Links to other hosts, by address. Nothing here blocks or raises for a peer's sake."""
 
+    def connect(self, address: str) -> None:
+        """Start dialing, unless the lanes to `address` are open or being dialed."""
+
     def send(self, address: str, lane: Lane, items: Sequence[Envelope]) -> bool:
-        """Queue one frame. False: the outbox of that lane is full and the frame was dropped."""
+        """Queue one frame. False: it was dropped, as the lane is not open or its outbox is full."""
 
     def send_snapshot(
         self,

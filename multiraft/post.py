@@ -51,7 +51,7 @@ class Post:
                 peer.bulk_bytes += sum(run.weight for run in message.runs)
             if message.type is MessageType.PROP:
                 # The term it is proposed for; the leader refuses it at any other (proposals.py).
-                message.log_term = group.raft.term
+                message.term = group.raft.term
             peer.bulk.append((group.id, group.generation, message))
             if peer.bulk_bytes > FRAME_BYTES_MAX or len(peer.bulk) >= FRAME_MESSAGES_MAX:
                 peer.flush_bulk(self._transport)
@@ -70,9 +70,9 @@ class Post:
             peer.flush(self._transport)
             if peer.lost:
                 lost, peer.lost = peer.lost, []
-                self._lost(lost)
+                self._lost(peer, lost)
 
-    def _lost(self, items: list[Envelope]) -> None:
+    def _lost(self, peer: Peer, items: list[Envelope]) -> None:
         """The transport would not take these: the cores must not count on them."""
         self.lost_messages += len(items)
         for group_id, _, message in items:
@@ -80,7 +80,10 @@ class Post:
             if group is None or group.failed is not None or type(message) is not Message:
                 continue
             if message.type is MessageType.PROP:
-                group.proposals.refused(message.runs[0].sequence, "the leader's host cannot be reached")
+                # Without a connection it stays, in order, for `_resend`. With one it must fail:
+                # a later run may get through, and then the leader would not take this one.
+                if peer.connected:
+                    group.proposals.refused(message.runs[0].sequence, "too much is queued for the leader")
             elif message.type is MessageType.APP:
                 # One report per message is cheap: only the first one changes anything.
                 group.raft.report_unreachable(message.to)
@@ -118,16 +121,21 @@ class Post:
         peer = self._peers.get(address)
         if peer is None:
             peer = self._peers[address] = Peer(address)
+            # At once: an election must not wait for a link, nor an append for the election.
+            self._transport.connect(address)
         return peer
 
     def peer_up(self, peer: Hello, lane: Lane) -> None:
         """Our stream is open (again): forwarded proposals that may have been lost go once more."""
         if lane is Lane.BULK and (route := self._peers.get(peer.address)) is not None:
+            route.connected = True
+            # Before the next pass forwards anything new: the leader wants runs in order.
             self._call_soon(lambda: self._resend(route))
 
     def peer_down(self, address: str, lane: Lane, reason: str) -> None:  # noqa: ARG002
         """Our stream broke: appends in it may be lost, so probe before sending more."""
         if lane is Lane.BULK and (route := self._peers.get(address)) is not None:
+            route.connected = False
             self._call_soon(lambda: self._unreachable(route))
 
     def _resend(self, peer: Peer) -> None:

@@ -11,6 +11,9 @@ along a log (thesis §3.5), so once an entry of a higher term is applied and the
 seen, it is nowhere before it, and cannot come after: it was certainly dropped. Only a jump by
 snapshot hides which entries were applied; then the outcome is unknown.
 
+A run that was certainly dropped because leadership changed is proposed again, under a new
+number, a few times: the caller need not know. A refusal for any other reason is the caller's.
+
 A forwarded run may be lost with its connection while the leader stays. It is sent again when
 the link is back; a leader remembers, for as long as it leads, the last number it took from
 each member, and takes none twice. Members send their runs in order, so one number is enough.
@@ -32,6 +35,14 @@ RUN_BYTES_MAX = 256 * 1024
 limit, which decodes and encodes it again, stays cheap."""
 
 
+LEADERSHIP_CHANGED = "leadership changed first"
+"""Why a leader refuses a run that was meant for another term."""
+
+TRIES_MAX = 5
+"""Times a run is proposed before a change of leadership fails it. A group that changes leaders
+that often is in trouble, and its callers should hear of it."""
+
+
 class Waiter(Protocol):
     """Whoever waits for an outcome; exactly one of the two is called, once."""
 
@@ -47,17 +58,19 @@ class Outstanding:
     run: Run
     term: Term
     waiters: list[Waiter]
+    tries: int
 
 
 class ProposalTable:
     """The proposals of one group on one host."""
 
-    __slots__ = ("_outstanding", "_taken", "_taken_term", "deadline", "payloads", "waiters")
+    __slots__ = ("_again", "_outstanding", "_taken", "_taken_term", "deadline", "payloads", "waiters")
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []
         """Queued: not yet handed to raft. Parallel to `waiters`."""
         self.waiters: list[Waiter] = []
+        self._again: list[Outstanding] | None = None  # dropped by a change of leadership
         self._outstanding: dict[int, Outstanding] | None = None  # by sequence
         self._taken: dict[MemberId, int] | None = None  # as leader: last sequence per member
         self._taken_term: Term = 0
@@ -65,7 +78,12 @@ class ProposalTable:
         """When waiting for a leader ends; None while one is known or nobody waits."""
 
     def __bool__(self) -> bool:
-        return bool(self.payloads) or bool(self._outstanding)
+        return bool(self.payloads) or bool(self._outstanding) or bool(self._again)
+
+    @property
+    def queued(self) -> bool:
+        """Whether there is something for `take_queued`."""
+        return bool(self.payloads) or bool(self._again)
 
     @property
     def outstanding_count(self) -> int:
@@ -75,23 +93,26 @@ class ProposalTable:
         self.payloads.append(payload)
         self.waiters.append(waiter)
 
-    def take_queued(self) -> tuple[list[bytes], list[Waiter]]:
-        """Take queued proposals for one run: all of them, or as many as one run holds."""
+    def take_queued(self) -> tuple[list[bytes], list[Waiter], int]:
+        """Take queued proposals for one run, as many as one holds, and how often they were tried."""
+        if self._again:
+            held = self._again.pop(0)
+            return held.run.payloads, held.waiters, held.tries
         payloads, waiters = self.payloads, self.waiters
         total = 0
         for count, payload in enumerate(payloads):
             total += len(payload)
             if total > RUN_BYTES_MAX and count:
                 self.payloads, self.waiters = payloads[count:], waiters[count:]
-                return payloads[:count], waiters[:count]
+                return payloads[:count], waiters[:count], 0
         self.payloads, self.waiters = [], []
-        return payloads, waiters
+        return payloads, waiters, 0
 
-    def proposed(self, run: Run, term: Term, waiters: list[Waiter]) -> None:
+    def proposed(self, run: Run, term: Term, waiters: list[Waiter], tries: int = 0) -> None:
         """Remember a run that raft appended, or is forwarding, at `term`."""
         if self._outstanding is None:
             self._outstanding = {}
-        self._outstanding[run.sequence] = Outstanding(run, term, waiters)
+        self._outstanding[run.sequence] = Outstanding(run, term, waiters, tries + 1)
 
     def applied(self, run: Run, results: Sequence[object]) -> None:
         """Entries tagged as ours were applied: wake those who wait for them."""
@@ -105,20 +126,40 @@ class ProposalTable:
         if len(found.waiters) > run.count:
             # The run was cut on its way here; the rest comes under the number of its first entry.
             rest = found.run.cut(found.run.first + run.count, found.run.last)
-            self._outstanding[rest.sequence] = Outstanding(rest, found.term, found.waiters[run.count :])
+            self._outstanding[rest.sequence] = Outstanding(
+                rest, found.term, found.waiters[run.count :], found.tries
+            )
 
-    def applied_term(self, term: Term) -> None:
-        """An entry of `term` was applied: what was proposed before that term never will be."""
+    def applied_term(self, term: Term) -> bool:
+        """An entry of `term` was applied: what was proposed before that term never will be.
+
+        Returns whether any of it is queued again.
+        """
         if not self._outstanding:
-            return
-        late = [key for key, held in self._outstanding.items() if held.term < term]
+            return False
+        late = sorted(key for key, held in self._outstanding.items() if held.term < term)
+        again = False
         for key in late:
-            self._fail(self._outstanding.pop(key).waiters, ProposalDropped("leadership changed first"))
+            again |= self._try_again(self._outstanding.pop(key))
+        return again
 
-    def refused(self, sequence: int, reason: str) -> None:
-        """The leader says that it did not append the run."""
-        if self._outstanding and (held := self._outstanding.pop(sequence, None)) is not None:
-            self._fail(held.waiters, ProposalDropped(reason))
+    def refused(self, sequence: int, reason: str) -> bool:
+        """The leader says that it did not append the run; whether it is queued again."""
+        if not self._outstanding or (held := self._outstanding.pop(sequence, None)) is None:
+            return False
+        if reason == LEADERSHIP_CHANGED:
+            return self._try_again(held)
+        self._fail(held.waiters, ProposalDropped(reason))
+        return False
+
+    def _try_again(self, held: Outstanding) -> bool:
+        if held.tries >= TRIES_MAX:
+            self._fail(held.waiters, ProposalDropped(LEADERSHIP_CHANGED))
+            return False
+        if self._again is None:
+            self._again = []
+        self._again.append(held)
+        return True
 
     def skipped(self) -> None:
         """A snapshot replaced the log: which of ours it holds cannot be seen."""
@@ -126,7 +167,10 @@ class ProposalTable:
 
     def expire_queued(self, error: MultiraftError) -> None:
         waiters, self.payloads, self.waiters = self.waiters, [], []
+        again, self._again = self._again, None
         self.deadline = None
+        for held in again or ():
+            self._fail(held.waiters, error)
         self._fail(waiters, error)
 
     def expire_outstanding(self, reason: str) -> None:

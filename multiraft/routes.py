@@ -30,13 +30,15 @@ FRAME_BYTES_MAX = 512 * 1024
 class Peer:
     """Another host, by address, with what this pass has for it."""
 
-    __slots__ = ("address", "bulk", "bulk_bytes", "groups", "liveness", "lost", "queued")
+    __slots__ = ("address", "bulk", "bulk_bytes", "connected", "groups", "liveness", "lost", "queued")
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.liveness: list[Envelope] = []
         self.bulk: list[Envelope] = []
         self.bulk_bytes = 0
+        self.connected = False
+        """Our bulk lane to it is open."""
         self.groups: set[GroupId] = set()
         """Groups that have a member there."""
         self.lost: list[Envelope] = []

@@ -29,11 +29,12 @@ from multiraft.catalog import Catalog
 from multiraft.config import HostConfig
 from multiraft.environment import Environment, Recalled
 from multiraft.errors import (
+    CorruptRecord,
+    GroupFailed,
     GroupNotFound,
     HostClosed,
     MultiraftError,
     NotMember,
-    StateMachineFailed,
     StorageFailed,
 )
 from multiraft.group import Group
@@ -54,6 +55,7 @@ from multiraft.messages import (
 from multiraft.post import Post
 from multiraft.proposals import Waiter
 from multiraft.raft.core import RaftRole
+from multiraft.raft.failures import PeerNotFound, RaftFailure, StepLocalMessage
 from multiraft.raft.ready import Ready
 from multiraft.snapshots import Snapshots
 from multiraft.statistics import PassHistogram, SchedulerStatistics
@@ -97,7 +99,10 @@ class Scheduler:
         self._calls: deque[Callable[[], None]] = deque()
         self._dirty: list[Group] = []
         self._awake = False
+        """Woken since the last pass, so that waking again costs nothing."""
         self._ticker = Ticker(self._clock.now(), config.tick_interval_s)
+        self._ticks = 0
+        self._collecting = False
 
         self._batch: WriteBatch = self._store.batch()
         self._held: list[Held] = []
@@ -155,7 +160,6 @@ class Scheduler:
     def run_pass(self) -> bool:
         """Do what there is to do, for at most about `max_pass_s`. True: there is more."""
         started = self._clock.now()
-        self._awake = False
         deadline = started + self.config.max_pass_s
         while self._calls:
             self._calls.popleft()()
@@ -169,6 +173,8 @@ class Scheduler:
         self._collect_dirty(deadline)
         self._flush()
         self._histogram.add(self._clock.now() - started)
+        # Whatever woke the scheduler during the pass is either done or in what this looks at.
+        self._awake = False
         return bool(self._dirty or self._inbox or self._calls or self._ticker.next_at <= started)
 
     @property
@@ -206,7 +212,7 @@ class Scheduler:
     def _collect(self, group: Group) -> None:
         """Move one group forward: its proposals and reads in, its Ready out."""
         raft = group.raft
-        if group.proposals.payloads:
+        if group.proposals.queued:
             self._intake.propose(group, self._writes >= WRITES_IN_FLIGHT_MAX)
         if group.reads.may_ask:
             self._intake.ask(group)
@@ -291,7 +297,7 @@ class Scheduler:
         raft, own = group.raft, group.member_id
         for message in responses:
             if message.to == own:
-                raft.step(message)
+                self._step_core(group, message)
             else:
                 self._post.route(group, message)
         if raft.has_ready():
@@ -303,7 +309,7 @@ class Scheduler:
         group.reads.ask_again(float("inf"))
         if group.raft.leader:
             group.no_leader_since = None
-            if group.proposals.payloads or group.reads.queued:
+            if group.proposals.queued or group.reads.queued:
                 self.mark_dirty(group)
         else:
             group.no_leader_since = self._clock.now()
@@ -317,6 +323,22 @@ class Scheduler:
                 if raft.has_ready():
                     self.mark_dirty(group)
         self._intake.tick(now)
+        self._ticks += 1
+        if self._collecting or self._ticks % self.config.election_ticks == 0:
+            self._collect_segments()
+
+    def _collect_segments(self) -> None:
+        """One bounded step of the log's collector per tick, while there is something to do."""
+        try:
+            collection = self._store.collect()
+        except (CorruptRecord, StorageFailed) as error:
+            self.fail(error)
+            return
+        self._collecting = collection.more
+        for group_id, _ in collection.laggards:
+            group = self.groups.get(group_id)
+            if group is not None and group.failed is None and group.applied > group.snapshot_index:
+                self._snapshots.want(group, None)
 
     def receive(self, peer: Hello, lane: Lane, items: list[Envelope]) -> None:  # noqa: ARG002
         """Queue one frame for the next pass."""
@@ -340,8 +362,10 @@ class Scheduler:
                     self._post.refuse_stray(peer, group_id, generation, message)
                 elif type(message) is Message:
                     self._step(group, message)
-                elif type(message) is ProposalRefused:
-                    group.proposals.refused(message.sequence, message.reason)
+                elif type(message) is ProposalRefused and group.proposals.refused(
+                    message.sequence, message.reason
+                ):
+                    self.mark_dirty(group)
             if self._clock.now() > deadline:
                 break
 
@@ -354,9 +378,17 @@ class Scheduler:
         elif message.type is MessageType.SNAP:
             return  # a snapshot arrives as a file, in a request of its own
         else:
-            raft.step_peer(message)
+            self._step_core(group, message)
         if not group.dirty and raft.has_ready():
             self.mark_dirty(group)
+
+    def _step_core(self, group: Group, message: Message) -> None:
+        try:
+            group.raft.step(message)
+        except (PeerNotFound, StepLocalMessage):
+            pass  # an answer that outlived a membership, or one that nobody may send
+        except RaftFailure as error:
+            self._group_failed(group, GroupFailed(f"group {group.id}: {error}"))
 
     def _applied(self, work: Work) -> None:
         """A group's machine has taken `work`: tell raft, and whoever waited."""
@@ -365,7 +397,8 @@ class Scheduler:
             for run in (*work.configured, *work.runs):
                 if run.term != group.applied_term:
                     group.applied_term = run.term
-                    proposals.applied_term(run.term)
+                    if proposals.applied_term(run.term):
+                        self.mark_dirty(group)
             start = 0
             for run in work.fed:
                 if run.origin == group.member_id:
@@ -424,14 +457,15 @@ class Scheduler:
         file = sink.file
         assert file is not None, "a finished sink knows its file"
         self._received[group.id] = file
-        group.raft.step_peer(
+        self._step_core(
+            group,
             Message(
                 MessageType.SNAP,
                 to=offer.to,
                 sender=offer.sender,
                 term=offer.term,
                 snapshot=offer.snapshot,
-            )
+            ),
         )
         self.mark_dirty(group)
 
@@ -451,7 +485,7 @@ class Scheduler:
 
         self._snapshots.install(group, file, done)
 
-    def _group_failed(self, group: Group, error: StateMachineFailed) -> None:
+    def _group_failed(self, group: Group, error: MultiraftError) -> None:
         """One group's trouble is its own: it stops here, and no other does."""
         if group.failed is None:
             group.stop(error)

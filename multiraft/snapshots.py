@@ -85,7 +85,7 @@ class Snapshots:
         if file is not None and file.snapshot.index >= index:
             self._written(group, self._take_waiters(group), file, None)
             return
-        point = attrs.evolve(capture, index=index, term=group.raft.term_at(index))
+        point = attrs.evolve(capture, index=index, term=group.raft.log.term(index))
         waiters = self._take_waiters(group)
         group.bytes_since_snapshot = 0
         self._executor.submit(

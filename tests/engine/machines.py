@@ -1,0 +1,39 @@
+"""State machines for tests of the engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from multiraft import Entry, StateMachine
+
+
+class Journal(StateMachine):
+    """Remembers every entry in order; its result is how many there were, with the data."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[int, bytes]] = []
+
+    def apply(self, entries: Sequence[Entry]) -> Sequence[object]:
+        results = []
+        for entry in entries:
+            if entry.data == b"poison":
+                raise ValueError("this entry is poison")
+            self.entries.append((entry.index, entry.data))
+            results.append((len(self.entries), entry.data))
+        return results
+
+    def query(self, request: object) -> object:
+        if request == "fail":
+            raise KeyError(request)
+        return [data for _, data in self.entries]
+
+    def snapshot(self) -> Iterable[bytes]:
+        return [json.dumps([[index, data.decode()] for index, data in self.entries]).encode()]
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        self.entries = [(index, data.encode()) for index, data in json.loads(b"".join(chunks))]
+
+
+class BlockingJournal(Journal):
+    blocking = True

@@ -1,0 +1,174 @@
+"""The table of proposals: every outcome is exact, whatever happens on the way."""
+
+from __future__ import annotations
+
+from multiraft.errors import MultiraftError, NoLeader, OutcomeUnknown, ProposalDropped
+from multiraft.messages import Run
+from multiraft.proposals import LEADERSHIP_CHANGED, RUN_BYTES_MAX, TRIES_MAX, ProposalTable
+
+
+class Recorder:
+    """A waiter that remembers what it was told, and that it was told once."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def resolve(self, value: object) -> None:
+        self.told.append(value)
+
+    def fail(self, error: Exception) -> None:
+        self.told.append(error)
+
+
+def run(count: int, sequence: int = 100, origin: int = 1) -> Run:
+    return Run.of([b"%d" % i for i in range(count)], origin=origin, sequence=sequence)
+
+
+def proposed(table: ProposalTable, count: int, sequence: int = 100, term: int = 1) -> list[Recorder]:
+    waiters = [Recorder() for _ in range(count)]
+    table.proposed(run(count, sequence), term, list(waiters))
+    return waiters
+
+
+def test_applied_entries_wake_their_waiters_in_order() -> None:
+    table = ProposalTable()
+    waiters = proposed(table, 3)
+    table.applied(run(3).placed(7, 1), ["a", "b", "c"])
+    assert [w.told for w in waiters] == [["a"], ["b"], ["c"]]
+    assert not table
+
+
+def test_a_run_that_was_cut_is_recognized_part_by_part() -> None:
+    table = ProposalTable()
+    waiters = proposed(table, 5)
+    whole = run(5).placed(11, 1)
+    for first, last in ((11, 12), (13, 13), (14, 15)):
+        table.applied(whole.cut(first, last), [*range(first, last + 1)])
+    assert [w.told for w in waiters] == [[11], [12], [13], [14], [15]]
+    assert not table
+
+
+def test_another_members_run_wakes_nobody_here() -> None:
+    table = ProposalTable()
+    waiters = proposed(table, 1, sequence=100)
+    table.applied(run(1, sequence=101).placed(7, 1), ["x"])
+    assert waiters[0].told == []
+
+
+def test_an_entry_of_a_higher_term_drops_what_was_proposed_before_it() -> None:
+    table = ProposalTable()
+    old = proposed(table, 2, sequence=100, term=3)
+    new = proposed(table, 1, sequence=200, term=4)
+    table.applied_term(3)
+    assert [w.told for w in old] == [[], []]
+    assert table.applied_term(4)
+    assert new[0].told == []
+    payloads, waiters, tries = table.take_queued()
+    assert payloads == [b"0", b"1"]
+    assert waiters == old
+    assert tries == 1
+
+
+def test_what_leadership_changes_drop_too_often_fails() -> None:
+    table = ProposalTable()
+    waiter = Recorder()
+    table.queue(b"x", waiter)
+    for attempt in range(TRIES_MAX):
+        payloads, waiters, tries = table.take_queued()
+        assert tries == attempt
+        table.proposed(Run.of(payloads, origin=1, sequence=attempt), attempt, waiters, tries)
+        assert waiter.told == []
+        assert table.applied_term(attempt + 1) == (attempt < TRIES_MAX - 1)
+    assert isinstance(waiter.told[0], ProposalDropped)
+    assert not table
+
+
+def test_a_run_refused_for_its_term_is_queued_again() -> None:
+    table = ProposalTable()
+    waiters = proposed(table, 1)
+    assert table.refused(100, LEADERSHIP_CHANGED)
+    assert table.queued
+    assert waiters[0].told == []
+
+
+def test_a_refused_run_is_dropped_and_no_other() -> None:
+    table = ProposalTable()
+    first, second = proposed(table, 1, sequence=100), proposed(table, 1, sequence=101)
+    table.refused(100, "why")
+    assert isinstance(first[0].told[0], ProposalDropped)
+    assert first[0].told[0].reason == "why"
+    assert second[0].told == []
+    table.refused(100, "again")
+    assert len(first[0].told) == 1
+
+
+def test_a_snapshot_leaves_the_outcome_unknown() -> None:
+    table = ProposalTable()
+    waiters = proposed(table, 1)
+    table.skipped()
+    assert isinstance(waiters[0].told[0], OutcomeUnknown)
+
+
+def test_queued_proposals_fail_with_the_reason_and_outstanding_ones_as_unknown() -> None:
+    table = ProposalTable()
+    queued = Recorder()
+    table.queue(b"x", queued)
+    outstanding = proposed(table, 1)
+    reason: MultiraftError = NoLeader("none")
+    table.fail_all(reason, unknown="closed")
+    assert queued.told == [reason]
+    assert isinstance(outstanding[0].told[0], OutcomeUnknown)
+    assert not table
+
+
+def test_what_is_queued_is_taken_as_runs_of_bounded_size() -> None:
+    table = ProposalTable()
+    payload = b"x" * (RUN_BYTES_MAX // 4)
+    for _ in range(10):
+        table.queue(payload, Recorder())
+    sizes = []
+    while table.payloads:
+        payloads, waiters, _ = table.take_queued()
+        assert len(payloads) == len(waiters)
+        sizes.append(len(payloads))
+    assert sizes == [4, 4, 2]
+
+
+def test_a_proposal_larger_than_a_run_is_taken_alone() -> None:
+    table = ProposalTable()
+    table.queue(b"x" * (RUN_BYTES_MAX + 1), Recorder())
+    table.queue(b"y", Recorder())
+    assert [len(table.take_queued()[0]) for _ in range(2)] == [1, 1]
+
+
+def test_a_leader_takes_each_forwarded_run_once_and_in_order() -> None:
+    table = ProposalTable()
+    first, second = run(2, sequence=100), run(1, sequence=102)
+    for each in (first, second):
+        assert table.take_forwarded(each, 5)
+        table.took_forwarded(each)
+    assert not table.take_forwarded(first, 5), "sent again after the link broke"
+    assert not table.take_forwarded(second, 5)
+    assert table.take_forwarded(run(1, sequence=103), 5)
+    assert table.take_forwarded(run(1, sequence=100, origin=2), 5), "another member counts by itself"
+
+
+def test_a_refused_forwarded_run_may_come_again() -> None:
+    table = ProposalTable()
+    assert table.take_forwarded(run(1, sequence=100), 5)
+    assert table.take_forwarded(run(1, sequence=100), 5)
+
+
+def test_a_new_leadership_forgets_what_the_last_one_took() -> None:
+    table = ProposalTable()
+    table.take_forwarded(run(1), 5)
+    table.took_forwarded(run(1))
+    assert table.take_forwarded(run(1), 6)
+
+
+def test_only_runs_of_this_term_are_sent_again_in_order() -> None:
+    table = ProposalTable()
+    proposed(table, 1, sequence=300, term=2)
+    proposed(table, 1, sequence=100, term=2)
+    proposed(table, 1, sequence=200, term=1)
+    assert [each.sequence for each in table.to_resend(2)] == [100, 300]

@@ -1,0 +1,21 @@
+"""Ticks come from the clock: late ones are not lost, and come one at a time."""
+
+from __future__ import annotations
+
+from multiraft.ticker import Ticker
+
+
+def test_no_tick_before_its_time() -> None:
+    ticker = Ticker(10.0, 0.5)
+    assert not ticker.take(10.49)
+    assert ticker.take(10.5)
+    assert not ticker.take(10.9)
+
+
+def test_a_late_pass_owes_every_tick_it_missed_one_by_one() -> None:
+    ticker = Ticker(0.0, 1.0)
+    taken = 0
+    while ticker.take(7.5):
+        taken += 1
+    assert taken == 7
+    assert ticker.next_at == 8.0
