@@ -24,7 +24,13 @@ from hypercorn.config import Config
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ConnectionState, Framework
+from hypercorn.typing import (
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    ConnectionState,
+    Framework,
+    HTTPRequestEvent,
+)
 from hypercorn.utils import wrap_app
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
@@ -52,6 +58,8 @@ class PullBody(TrioBody):
         del expected_content_length, max_content_length
         self._receive: ASGIReceiveCallable | None = None
         self._finished = False
+        self.disconnected = False
+        """The client is gone: there is nobody to answer."""
 
     def attach(self, receive: ASGIReceiveCallable) -> None:
         self._receive = receive
@@ -63,15 +71,25 @@ class PullBody(TrioBody):
         """The next bytes. Raises: Disconnected before the body's end."""
         if self._finished:
             raise StopAsyncIteration
-        assert self._receive is not None
-        message = await self._receive()
-        if message["type"] != "http.request":
+        message = await self._next_message()
+        if message is None:
             raise Disconnected
         self._finished = not message.get("more_body", False)
         body: bytes = message.get("body", b"")
         if not body and self._finished:
             raise StopAsyncIteration
         return body
+
+    async def _next_message(self) -> HTTPRequestEvent | None:
+        # hypercorn says once that the client is gone; a second `receive` would wait for ever.
+        if self.disconnected:
+            return None
+        assert self._receive is not None
+        message = await self._receive()
+        if message["type"] == "http.request":
+            return message
+        self.disconnected = True
+        return None
 
     async def read(self, max_bytes: int) -> bytes | None:
         """All of it, or None when it is longer than `max_bytes`. Raises: Disconnected."""
@@ -84,8 +102,7 @@ class PullBody(TrioBody):
 
     async def wait_disconnected(self) -> None:
         """Take and forget whatever still comes, until the client is gone."""
-        assert self._receive is not None
-        while (await self._receive())["type"] == "http.request":
+        while await self._next_message() is not None:
             pass
 
 
@@ -103,6 +120,9 @@ class PullConnection(TrioASGIHTTPConnection):
         body = cast("PullBody", request.body)
         body.attach(receive)
         response = await self.app.handle_request(request)
+        if body.disconnected:
+            # hypercorn's sending task went with the connection; an answer would wait for it.
+            return
         # An answer may last as long as a session; its end must not wait for our next word. And
         # while it is sent the queue must be drained, or hypercorn's own tasks block on it.
         async with trio.open_nursery() as nursery:
@@ -164,7 +184,8 @@ class HttpServer:
         self._listeners = listeners
         self._max_connections = max_connections
         self._ssl_context = ssl_context
-        self._open = 0
+        self.connections = 0
+        """Open now."""
         self._idle = trio.Event()
 
     async def serve(self) -> None:
@@ -182,14 +203,14 @@ class HttpServer:
 
     async def wait_idle(self) -> None:
         """Return when no connection is open."""
-        while self._open:
+        while self.connections:
             self._idle = trio.Event()
             await self._idle.wait()
 
     async def _serve_one(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
         try:
-            if self._open < self._max_connections:
-                self._open += 1
+            if self.connections < self._max_connections:
+                self.connections += 1
                 try:
                     server = TCPServer(
                         self._app,
@@ -202,8 +223,8 @@ class HttpServer:
                     _connection.set(server)
                     await server
                 finally:
-                    self._open -= 1
-                    if not self._open:
+                    self.connections -= 1
+                    if not self.connections:
                         self._idle.set()
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass

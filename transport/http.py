@@ -43,24 +43,24 @@ class HttpTransport:
     """`multiraft.interfaces.Transport` over HTTP/2. Made by `open_transport`."""
 
     def __init__(
-        self, dialer: Dialer, server: Server, receiver: Receiver, random: Random, nursery: trio.Nursery
+        self,
+        dialer: Dialer,
+        server: Server,
+        http: HttpServer,
+        receiver: Receiver,
+        random: Random,
+        nursery: trio.Nursery,
     ) -> None:
         self.address = dialer.hello.address
         """What other hosts dial: with the real port, and without a scheme."""
         self._dialer = dialer
-        self._server = server
+        self._http = http
         self._receiver = receiver
         self._random = random
         self._nursery = nursery
         self._links: dict[tuple[str, Lane], Link] = {}
         self._snapshots = SnapshotSender(dialer, nursery)
         SnapshotReceiver(server)
-
-    def connect(self, address: str) -> None:
-        """Start dialing, unless the lanes to `address` are open or being dialed."""
-        for lane in Lane:
-            if (address, lane) not in self._links:
-                self._start_link(address, lane)
 
     def send(self, address: str, lane: Lane, items: Sequence[Envelope]) -> bool:
         """Queue one frame for the host at `address`; the first call starts dialing.
@@ -72,6 +72,12 @@ class HttpTransport:
         if link is None:
             link = self._start_link(address, lane)
         return link.send(items)
+
+    def connect(self, address: str) -> None:
+        """Start dialing, unless the lanes to `address` are open or being dialed."""
+        for lane in Lane:
+            if (address, lane) not in self._links:
+                self._start_link(address, lane)
 
     def _start_link(self, address: str, lane: Lane) -> Link:
         plain = normalize_address(address)
@@ -104,6 +110,11 @@ class HttpTransport:
             if link is not None:
                 link.stop()
         self._snapshots.release(plain)
+
+    @property
+    def connections(self) -> int:
+        """Connections that others hold to this host: two for each open lane."""
+        return self._http.connections
 
     def statistics(self) -> list[LinkStatistics]:
         """One for each lane of each peer."""
@@ -156,13 +167,13 @@ async def open_transport(
                 nursery.start_soon(_raise, error)
 
             server = Server(dialer.hello, receiver, bounds, crash)
-            transport = HttpTransport(dialer, server, receiver, random, nursery)
             http = HttpServer(
                 server.app,
                 listeners,
                 max_connections=bounds.max_connections,
                 ssl_context=tls.server if tls is not None else None,
             )
+            transport = HttpTransport(dialer, server, http, receiver, random, nursery)
             nursery.start_soon(http.serve)
             try:
                 yield transport

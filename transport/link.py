@@ -91,8 +91,8 @@ class Link:
         return True
 
     def _overflow(self, outbox: Outbox, reason: str) -> None:
-        self._dropped += len(outbox)
         outbox.overflow()
+        self._dropped += outbox.lost
         self._outbox = None
         assert self._session is not None
         self._session.end(f"the {self.lane.name.lower()} lane to {self.address} was reset: {reason}")

@@ -197,10 +197,8 @@ class MemoryTransport:
         """As `HttpTransport.send`."""
         link = self._lanes.get((address, lane))
         if link is None:
-            if self.closed:
-                return False
-            link = self._lanes[address, lane] = _Lane(normalize_address(address), lane)
-            self._dial_later(link, self._network.connect_s)
+            self._start_lane(address, lane)
+            return False
         if link.outbox is None:
             return False
         try:
@@ -215,6 +213,17 @@ class MemoryTransport:
             return False
         self._flush(link)
         return True
+
+    def connect(self, address: str) -> None:
+        """As `HttpTransport.connect`."""
+        for lane in Lane:
+            if (address, lane) not in self._lanes:
+                self._start_lane(address, lane)
+
+    def _start_lane(self, address: str, lane: Lane) -> None:
+        if not self.closed:
+            link = self._lanes[address, lane] = _Lane(normalize_address(address), lane)
+            self._dial_later(link, self._network.connect_s)
 
     def send_snapshot(
         self,

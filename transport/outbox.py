@@ -17,7 +17,7 @@ from multiraft.messages import Lane
 class Outbox:
     """The frames of one session of one lane. It is thrown away with its session."""
 
-    __slots__ = ("_frames", "_lane", "_max_bytes", "_max_frames", "frame_bytes", "overflowed")
+    __slots__ = ("_frames", "_lane", "_max_bytes", "_max_frames", "frame_bytes", "lost", "overflowed")
 
     def __init__(self, lane: Lane, max_bytes: int, max_frames: int) -> None:
         self._lane = lane
@@ -26,6 +26,8 @@ class Outbox:
         self._frames: deque[bytes] = deque()
         self.frame_bytes = 0
         """Bytes that wait."""
+        self.lost = 0
+        """Frames that an overflow threw away."""
         self.overflowed = False
         """A liveness frame did not fit: the session must end."""
 
@@ -50,6 +52,7 @@ class Outbox:
     def overflow(self) -> None:
         """Empty it and take nothing more."""
         self.overflowed = True
+        self.lost += len(self._frames)
         self._frames.clear()
         self.frame_bytes = 0
 

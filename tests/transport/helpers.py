@@ -154,3 +154,67 @@ async def open_lane(transport: HttpTransport, recorder: Recorder, address: str, 
 def offer(group: int, data: bytes, digest: bytes) -> SnapshotOffer:
     place = Snapshot(90, 4, ConfState((1, 2, 3)), b"members")
     return SnapshotOffer(group, 1, 1, 2, 5, place, len(data), digest)
+
+
+class Proxy:
+    """A TCP connection in between that a test can freeze, or break."""
+
+    def __init__(self, target: str, nursery: trio.Nursery) -> None:
+        self.address = ""
+        self.target = target
+        self._nursery = nursery
+        self._streams: set[trio.SocketStream] = set()
+        self._open = trio.Event()
+        self._open.set()
+        self._byte_limit: int | None = None
+
+    async def start(self) -> Proxy:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listeners[0].socket.getsockname()[1]
+        self.address = f"127.0.0.1:{port}"
+        self._nursery.start_soon(trio.serve_listeners, self._serve, listeners)
+        return self
+
+    def freeze(self) -> None:
+        """Carry nothing more, but keep connections open."""
+        self._open = trio.Event()
+
+    def thaw(self) -> None:
+        self._open.set()
+
+    def break_after(self, size: int) -> None:
+        """Break all connections when one of them has carried another `size` bytes to the target."""
+        self._byte_limit = size
+
+    def break_all(self) -> None:
+        for stream in list(self._streams):
+            stream.socket.close()
+
+    async def _serve(self, client: trio.SocketStream) -> None:
+        host, _, port = self.target.rpartition(":")
+        try:
+            server = await trio.open_tcp_stream(host, int(port))
+        except OSError:
+            await client.aclose()
+            return
+        self._streams |= {client, server}
+        async with client, server, trio.open_nursery() as nursery:
+            nursery.start_soon(self._pump, client, server, nursery.cancel_scope, True)
+            nursery.start_soon(self._pump, server, client, nursery.cancel_scope, False)
+        self._streams -= {client, server}
+
+    async def _pump(
+        self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope, counted: bool
+    ) -> None:
+        try:
+            while data := await source.receive_some(65536):
+                await self._open.wait()
+                await sink.send_all(data)
+                if counted and self._byte_limit is not None:
+                    self._byte_limit -= len(data)
+                    if self._byte_limit < 0:
+                        self._byte_limit = None
+                        self.break_all()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        scope.cancel()

@@ -179,6 +179,14 @@ def test_a_host_of_another_cluster_is_refused() -> None:
     assert "'orders'" in pair.a.downs[0][2]
 
 
+def test_connect_opens_both_lanes() -> None:
+    pair = Pair()
+    pair.one.connect(B)
+    pair.one.connect(B)
+    pair.pump.run_for()
+    assert [lane for _, lane in pair.a.ups] == [LIVENESS, BULK]
+
+
 def test_release_ends_the_lane_silently() -> None:
     pair = Pair(lambda _: (0.05,))
     pair.up(BULK)
