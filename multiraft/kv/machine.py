@@ -8,6 +8,7 @@ a machine whose `apply` raises has left nothing behind, and a batch that fails h
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -35,7 +36,7 @@ class SqliteMachines:
     """
 
     def __init__(self, path: str, *, cache_bytes: int = 32 << 20) -> None:
-        self._path = path
+        self._path = os.path.abspath(path)
         self._cache_bytes = cache_bytes
         self._database: Database | None = None
         self._staged: dict[KeyValueMachine, dict[bytes, bytes | None]] = {}

@@ -1,0 +1,203 @@
+"""A host of the key-value store: `multiraft serve`.
+
+The division of keys over groups is part of every host's configuration, and hosts that divide
+them differently would look for a key in different groups. So the first group remembers the
+division it was used with first, and a host whose own differs does not serve.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+import attrs
+import structlog
+import trio
+
+from multiraft.config import HostConfig, normalize_address
+from multiraft.engine import Host, open_host
+from multiraft.errors import AddressInUse, ConfigError, HostClosed, MultiraftError
+from multiraft.kv.commands import GetClaim, encode_claim
+from multiraft.kv.config import DEFAULT_GROUPS
+from multiraft.kv.http import make_app
+from multiraft.kv.machine import SqliteMachines
+from multiraft.kv.ranges import FIRST_GROUP, Ranges
+from multiraft.transport.asgi import HttpServer
+from multiraft.types import Member
+
+FILE_NAME = "kv.sqlite3"
+CONNECTIONS_MAX = 4096
+CLAIM_RETRY_S = 1.0
+DRAIN_S = 5.0
+"""How long closing waits for requests that are under way."""
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread may keep Python's global lock from one that waits for it. With the default of
+5 ms the worker that applies waits that long after every call into SQLite, as soon as the host's
+own thread is busy: a tenth of it makes batches of 100 writes three times as fast."""
+
+log = structlog.get_logger("multiraft.kv")
+
+
+@attrs.frozen
+class Served:
+    """A host of the store that is up."""
+
+    host: Host
+    http: str
+    """`host:port` of the HTTP API, with the real port."""
+
+
+async def serve_kv(
+    config: HostConfig,
+    *,
+    groups: int = DEFAULT_GROUPS,
+    members: Sequence[Member] = (),
+    ranges: Ranges | None = None,
+    task_status: trio.TaskStatus[Served] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then stop cleanly.
+
+    Needs the main thread, as signals arrive there; `open_kv` does not.
+
+    Args:
+        config: `http` must be set.
+        groups: Number of groups when `ranges` is not given: they divide the space of bytes
+            evenly. Default: 16.
+        members: Members of every group, the same on every host; `members_of` makes them from
+            addresses. Default: this host alone.
+        ranges: How keys are divided, the same on every host.
+        task_status: Started with `Served` when the HTTP API is up.
+
+    Raises:
+        As `open_kv`.
+    """
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with open_kv(config, groups=groups, members=members, ranges=ranges) as served:
+            log.info("serving", http=served.http, hosts=served.host.address)
+            task_status.started(served)
+            async for number in signals:
+                log.info("stopping", signal=signal.Signals(number).name)
+                return
+
+
+@asynccontextmanager
+async def open_kv(
+    config: HostConfig,
+    *,
+    groups: int = DEFAULT_GROUPS,
+    members: Sequence[Member] = (),
+    ranges: Ranges | None = None,
+) -> AsyncIterator[Served]:
+    """A host of the store that serves as long as the block runs. Arguments as for `serve_kv`.
+
+    Raises:
+        ConfigError: `http` is not set, or the cluster's keys are divided in another way.
+        AddressInUse: `http` or `listen` cannot be bound.
+        NotMember: This host's address is not among the members'.
+        MultiraftError: What `open_host` raises, or what stopped the host later.
+    """
+    if config.http is None:
+        raise ConfigError("http", "is required: the store is served there")
+    division = Ranges.even(groups) if ranges is None else ranges
+    machines = SqliteMachines(os.path.join(config.data_dir, FILE_NAME))
+    listeners = await _listen(config.http)
+    try:
+        # open_host lets exceptions out bare, those of the nursery below included.
+        with _switching_often():
+            async with open_host(config, machines) as host:
+                await _create_missing(host, division, members)
+                async with _serving(host, division, listeners) as served:
+                    yield served
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+        machines.close()
+
+
+@asynccontextmanager
+async def _serving(host: Host, ranges: Ranges, listeners: list[trio.SocketListener]) -> AsyncIterator[Served]:
+    claim = _Claim(host, ranges)
+    app = make_app(host, ranges, not_ready=claim.not_ready)
+    server = HttpServer(app, listeners, max_connections=CONNECTIONS_MAX)
+    name, port = listeners[0].socket.getsockname()[:2]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve)
+        nursery.start_soon(claim.check)
+        yield Served(host, f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
+        with trio.move_on_after(DRAIN_S):
+            await server.let_go()
+            await app.wait_idle()
+        nursery.cancel_scope.cancel()
+
+
+async def _listen(address: str) -> list[trio.SocketListener]:
+    """Raises: AddressInUse."""
+    name, _, port = normalize_address(address, "http").rpartition(":")
+    try:
+        return await trio.open_tcp_listeners(int(port), host=name.strip("[]"))
+    except OSError as error:
+        raise AddressInUse(f"http: cannot listen on {address}: {error}") from error
+
+
+async def _create_missing(host: Host, ranges: Ranges, members: Sequence[Member]) -> None:
+    if FIRST_GROUP in host.groups:
+        # Before anything is made: a division that is known to be wrong must not make groups.
+        standing = host.group(FIRST_GROUP).stale_query(GetClaim())
+        if standing not in {None, ranges.fingerprint()}:
+            raise _other_division()
+    everyone = list(members) or [Member(1, host.address)]
+    missing = [group for group in ranges.groups if group not in host.groups]
+    if missing:
+        log.info("creating groups", count=len(missing))
+        await host.create_groups(dict.fromkeys(missing, everyone))
+
+
+class _Claim:
+    """Has the cluster confirm that this host divides the keys as all others do."""
+
+    def __init__(self, host: Host, ranges: Ranges) -> None:
+        self._host = host
+        self._mine = ranges.fingerprint()
+        self._confirmed = False
+
+    def not_ready(self) -> str | None:
+        if self._confirmed:
+            return None
+        return "the cluster has not confirmed yet how keys are divided; it needs a quorum for that"
+
+    async def check(self) -> None:
+        """Raises: ConfigError when the cluster divides them in another way."""
+        group = self._host.group(FIRST_GROUP)
+        standing = group.stale_query(GetClaim())
+        while standing is None:
+            try:
+                standing = await group.propose(encode_claim(self._mine))
+            except HostClosed:
+                return
+            except MultiraftError as error:
+                log.warning("still starting", reason=str(error))
+                await trio.sleep(CLAIM_RETRY_S)
+        if standing != self._mine:
+            raise _other_division()
+        self._confirmed = True
+
+
+def _other_division() -> ConfigError:
+    return ConfigError(
+        "ranges",
+        "this cluster divides its keys over groups in another way; give this host the groups and "
+        "boundaries that the others have, and that it was first started with",
+    )
+
+
+@contextmanager
+def _switching_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, SWITCH_INTERVAL_S))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
