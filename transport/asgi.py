@@ -42,6 +42,8 @@ STREAM_WINDOW_BYTES: Final = 4 << 20
 """HTTP/2's default of 64 KiB would hold a link with a round trip of 20 ms to 3 MB/s."""
 FRAME_BYTES: Final = 256 << 10
 """HTTP/2 frames of up to this size: each costs both sides tens of microseconds."""
+DRAIN_BYTES: Final = 16 << 20
+DRAIN_S: Final = 1.0
 
 _connection: ContextVar[TCPServer] = ContextVar("multiraft_connection")
 
@@ -100,6 +102,21 @@ class PullBody(TrioBody):
                 return None
         return bytes(whole)
 
+    async def drain(self) -> None:
+        """Forget the rest of a body that the handler did not want, within reason.
+
+        An answer in the middle of a body makes hypercorn trip over the rest of it, and then
+        the client never sees why it was refused.
+        """
+        size = 0
+        with trio.move_on_after(DRAIN_S):
+            while not self._finished and size < DRAIN_BYTES:
+                message = await self._next_message()
+                if message is None:
+                    break
+                size += len(message.get("body", b""))
+                self._finished = not message.get("more_body", False)
+
     async def wait_disconnected(self) -> None:
         """Take and forget whatever still comes, until the client is gone."""
         while await self._next_message() is not None:
@@ -120,6 +137,7 @@ class PullConnection(TrioASGIHTTPConnection):
         body = cast("PullBody", request.body)
         body.attach(receive)
         response = await self.app.handle_request(request)
+        await body.drain()
         if body.disconnected:
             # hypercorn's sending task went with the connection; an answer would wait for it.
             return

@@ -42,8 +42,9 @@ NETWORK_ERRORS: Final = (
 )
 REASON_GRACE_S: Final = 0.25
 """How long a broken stream waits for the other side's word on why."""
+PROBE_S: Final = 1.0
+"""For a second look at what does not answer in HTTP/2."""
 
-# Offers of a retry delay are the other side's; how long we wait is ours (Bounds).
 SOCKET_OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -175,7 +176,26 @@ class ClientSession:
         if self._ended is not None:
             return self._ended
         # Only the deadline cancels without a reason.
-        return Ended(f"{self._address} gave no answer in {self._dialer.bounds.handshake_timeout_s:g} s")
+        return Ended(await self._who_is_there())
+
+    async def _who_is_there(self) -> str:
+        """Put a name to what gave no answer to HTTP/2.
+
+        Other programs answer its preface with bytes that parse as the head of a frame of
+        megabytes, so HTTP/2 alone only ever waits for more.
+        """
+        limit_s = self._dialer.bounds.handshake_timeout_s
+        nothing = f"{self._address} gave no answer in {limit_s:g} s"
+        if self._accepted is not None or self._dialer.ssl_context is not None:
+            return nothing
+        answer = b""
+        with trio.move_on_after(min(limit_s, PROBE_S)):
+            answer = await _ask_in_http_1(self._address)
+        if answer.startswith(b"HTTP/1."):
+            return self._not_ours(_summary_of_http_1(answer))
+        if answer:
+            return self._not_ours(f"it says {answer[:20]!r}")
+        return nothing
 
     # --- the answer ---------------------------------------------------------------------------
 
@@ -231,9 +251,8 @@ class ClientSession:
             nursery.start_soon(self._stream, streams, event)
 
     def _check_answer(self, response: httpx.Response) -> None:
-        kind = response.headers.get("content-type", "no content type")
-        if kind != handshake.CONTENT_TYPE:
-            raise NotOurs(self._not_ours(f"HTTP {response.status_code}, {kind.partition(';')[0][:80]}"))
+        if response.headers.get("content-type") != handshake.CONTENT_TYPE:
+            raise NotOurs(self._not_ours(_summary(response)))
 
     def _not_ours(self, detail: str) -> str:
         cluster = self._dialer.hello.cluster_id
@@ -281,6 +300,30 @@ class ClientSession:
         if self._accepted is None:
             return self._not_ours(f"it does not speak HTTP/2: {_innermost(error)}")
         return f"the connection to {where} broke: {_innermost(error)}"
+
+
+def _summary(response: httpx.Response) -> str:
+    kind: str = response.headers.get("content-type", "no content type")
+    return f"HTTP {response.status_code}, {kind.partition(';')[0][:80]}"
+
+
+async def _ask_in_http_1(address: str) -> bytes:
+    """The first bytes of whatever answers a plain HTTP/1.1 request, or nothing."""
+    host, _, port = address.rpartition(":")
+    try:
+        async with await trio.open_tcp_stream(host.strip("[]"), int(port)) as stream:
+            await stream.send_all(f"GET / HTTP/1.1\r\nhost: {address}\r\n\r\n".encode())
+            return bytes(await stream.receive_some(4096))
+    except (OSError, trio.BrokenResourceError):
+        return b""
+
+
+def _summary_of_http_1(answer: bytes) -> str:
+    lines = answer.decode("latin-1").split("\r\n")
+    status = lines[0].split(" ")[1:2] or ["?"]
+    kinds = [line[13:] for line in lines if line.lower().startswith("content-type:")]
+    kind = kinds[0].partition(";")[0].strip() if kinds else "no content type"
+    return f"HTTP {status[0][:3]}, {kind[:80]}"
 
 
 def _innermost(error: BaseException) -> str:
