@@ -1,0 +1,354 @@
+"""What must hold after every step, whatever happens. One method for each rule, with its source.
+
+References are to Ongaro's thesis ("Consensus: Bridging Theory and Practice", 2014), above all
+Figure 3.2, and to promises that the engine makes to programs. Only groups and entries that a step
+touched are looked at, so that checking costs about as much as running.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from multiraft.errors import LogCompacted
+from multiraft.group import Group
+from multiraft.messages import Envelope, Message, MessageType, Run
+from multiraft.raft.core import RaftRole
+from multiraft.types import Entry, GroupId, Index, MemberId, Term
+from tests.sim.machines import ID_BYTES, Chain, State
+from tests.sim.world import Violation, World
+
+if TYPE_CHECKING:
+    from tests.sim.host import SimHost
+
+
+@attrs.define(eq=False)
+class GroupHistory:
+    """All that any host ever showed of one group."""
+
+    leaders: dict[Term, MemberId] = attrs.field(factory=dict)
+    entries: dict[tuple[Index, Term], tuple[bytes, Term]] = attrs.field(factory=dict)
+    """Payload, and the term of the entry before: by induction that is the whole log before."""
+    committed: list[tuple[Term, Term]] = attrs.field(factory=lambda: [(0, 0), (1, 0)])
+    """By index: the entry's term, and the term of whoever was first seen to know it committed.
+    Index 1 is where every group starts."""
+    applied: dict[Index, bytes] = attrs.field(factory=dict)
+    states: dict[Index, State] = attrs.field(factory=lambda: {0: State()})
+    """After the proposal at that index."""
+    index_of: dict[bytes, Index] = attrs.field(factory=dict)
+    """Of each proposal that was applied, by its id."""
+    dropped: dict[bytes, str] = attrs.field(factory=dict)
+    """Proposals that a caller was told will never be applied."""
+    vouched: Index = 0
+    """The newest proposal that somebody was told is done, or saw in a read."""
+
+    @property
+    def last_committed(self) -> Index:
+        return len(self.committed) - 1
+
+
+@attrs.define(eq=False)
+class Seen:
+    """One group on one host, as the last step left it."""
+
+    term: Term
+    role: RaftRole
+    commit: Index
+
+
+class Invariants:
+    """The rules, and the history that they are about."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.groups: dict[GroupId, GroupHistory] = {}
+        self._seen: dict[tuple[str, GroupId], Seen] = {}
+        self._hosts: list[SimHost] = []
+        self.checked = 0
+
+    def add_host(self, host: SimHost) -> None:
+        self._hosts.append(host)
+
+    def add_group(self, group: GroupId) -> None:
+        self.groups[group] = GroupHistory()
+
+    def host_up(self, host: SimHost) -> None:
+        for group in self.groups:
+            self._seen.pop((host.name, group), None)
+
+    # --- after a pass ------------------------------------------------------------------------
+
+    def after_pass(self, host: SimHost) -> None:
+        assert host.scheduler is not None
+        for group in host.scheduler.groups.values():
+            if host.scheduler.failure is not None:
+                continue
+            raft = group.raft
+            if group.failed is not None:
+                raise Violation(f"{host.name}: group {group.id} stopped: {group.failed!r}") from group.failed
+            key = (host.name, group.id)
+            seen = self._seen.get(key)
+            if seen is None:
+                seen = self._seen[key] = Seen(raft.term, RaftRole.FOLLOWER, 0)
+            elif seen.term == raft.term and seen.role is raft.role and seen.commit == raft.committed:
+                continue
+            self._check_group(host, group, seen)
+            seen.term, seen.role, seen.commit = raft.term, raft.role, raft.committed
+
+    def _check_group(self, host: SimHost, group: Group, seen: Seen) -> None:
+        raft = group.raft
+        self.checked += 1
+        self._world.log(
+            host.name,
+            f"group {group.id} {raft.role.name.lower()} term {raft.term} commit {raft.committed} "
+            f"applied {group.applied} last {raft.last_index}",
+        )
+        self.term_never_falls(host, group, seen)
+        self.commit_never_falls(host, group, seen)
+        leads = raft.role is RaftRole.LEADER
+        if leads and (seen.role is not RaftRole.LEADER or seen.term != raft.term):
+            self.election_safety(host, group)
+            self.leader_completeness(host, group)
+        if raft.committed > seen.commit:
+            if leads and seen.role is RaftRole.LEADER and seen.term == raft.term:
+                self.leaders_commit_their_own_term(host, group)
+            self.committed_entries_never_change(host, group, seen)
+
+    def term_never_falls(self, host: SimHost, group: Group, seen: Seen) -> None:
+        """Figure 3.1: the current term "increases monotonically"."""
+        if group.raft.term < seen.term:
+            raise Violation(f"{host.name}: term of group {group.id} fell from {seen.term}")
+
+    def commit_never_falls(self, host: SimHost, group: Group, seen: Seen) -> None:
+        """Figure 3.1: the commit index "increases monotonically" within an incarnation."""
+        if group.raft.committed < seen.commit:
+            raise Violation(
+                f"{host.name}: commit of group {group.id} fell from {seen.commit} to {group.raft.committed}"
+            )
+
+    def election_safety(self, host: SimHost, group: Group) -> None:
+        """Figure 3.2, Election Safety: at most one leader can be elected in a given term."""
+        term, member = group.raft.term, group.member_id
+        other = self.groups[group.id].leaders.setdefault(term, member)
+        if other != member:
+            raise Violation(
+                f"{host.name}: group {group.id} has leaders {other} and {member} in term {term} "
+                "(Election Safety)"
+            )
+
+    def leader_completeness(self, host: SimHost, group: Group) -> None:
+        """Figure 3.2, Leader Completeness: an entry committed in a term is in the logs of the
+        leaders of all higher terms."""
+        raft = group.raft
+        for index, (term, known_in) in enumerate(self.groups[group.id].committed):
+            if index >= raft.first_index and known_in < raft.term:
+                found = raft.log.term_or_zero(index)
+                if found != term:
+                    raise Violation(
+                        f"{host.name}: the leader of term {raft.term} of group {group.id} has term {found} "
+                        f"at {index}, where {term} is committed (Leader Completeness)"
+                    )
+
+    def leaders_commit_their_own_term(self, host: SimHost, group: Group) -> None:
+        """§3.6.2: only entries of the leader's own term are committed by counting replicas."""
+        raft = group.raft
+        term = raft.log.term(raft.committed)
+        if term != raft.term:
+            raise Violation(
+                f"{host.name}: the leader of term {raft.term} of group {group.id} committed up to "
+                f"{raft.committed}, an entry of term {term} (§3.6.2)"
+            )
+
+    def committed_entries_never_change(self, host: SimHost, group: Group, seen: Seen) -> None:
+        """§3.6.2, and Figure 3.2, State Machine Safety: one entry for each committed index."""
+        raft = group.raft
+        history = self.groups[group.id]
+        for index in range(max(seen.commit + 1, raft.first_index), raft.committed + 1):
+            try:
+                term = raft.log.term(index)
+            except LogCompacted:
+                continue  # a snapshot replaced the log within the pass
+            if index <= history.last_committed:
+                known = history.committed[index][0]
+                if known != term:
+                    raise Violation(
+                        f"{host.name}: group {group.id} committed term {term} at {index}, where {known} is "
+                        "committed (State Machine Safety)"
+                    )
+            else:
+                if index != history.last_committed + 1:
+                    raise Violation(f"{host.name}: group {group.id}: nobody committed before {index}")
+                history.committed.append((term, raft.term))
+                self.committed_means_on_a_majority(group, index, term)
+
+    def committed_means_on_a_majority(self, group: Group, index: Index, term: Term) -> None:
+        """§3.3: an entry is committed once it is *stored* on a majority, durably (§3.8)."""
+        stored = 0
+        for host in self._hosts:
+            log = host.journal.durable.get(group.id)
+            if log is not None and (log.base > index or log.term(index) == term):
+                stored += 1
+        if 2 * stored <= len(self._hosts):
+            raise Violation(
+                f"group {group.id}: ({index}, {term}) counts as committed but is durable on {stored} of "
+                f"{len(self._hosts)} hosts (§3.3)"
+            )
+
+    # --- the log -----------------------------------------------------------------------------
+
+    def appended(self, host: SimHost, group_id: GroupId, run: Run) -> None:
+        """`run` goes into a host's log (it is not durable yet)."""
+        log = host.journal.newest[group_id]
+        self.leader_append_only(host, group_id, run)
+        self.log_matching(host, group_id, run, log.term(run.first - 1))
+
+    def leader_append_only(self, host: SimHost, group_id: GroupId, run: Run) -> None:
+        """Figure 3.2, Leader Append-Only: a leader never overwrites or deletes its entries."""
+        if host.scheduler is None:
+            return
+        raft = host.scheduler.groups[group_id].raft
+        last = host.journal.newest[group_id].last
+        if raft.role is RaftRole.LEADER and run.term == raft.term and run.first <= last:
+            raise Violation(
+                f"{host.name}: the leader of group {group_id} overwrites {run.first} to {last} "
+                "(Leader Append-Only)"
+            )
+
+    def log_matching(self, host: SimHost, group_id: GroupId, run: Run, before: Term | None) -> None:
+        """Figure 3.2, Log Matching: logs that agree on an entry's index and term agree on all
+        entries before it."""
+        entries = self.groups[group_id].entries
+        previous = 0 if before is None else before
+        for index, payload in enumerate(run.payloads, run.first):
+            known = entries.setdefault((index, run.term), (payload, previous))
+            if known[0] != payload or (previous and known[1] and known[1] != previous):
+                raise Violation(
+                    f"{host.name}: group {group_id} has two entries ({index}, {run.term}), or two entries "
+                    f"before it: {known[1]} and {previous} (Log Matching)"
+                )
+            previous = run.term
+
+    def sent(self, host: SimHost, item: Envelope) -> None:
+        """§3.8: whatever a message promises is durable before the message leaves."""
+        group_id, _, message = item
+        if type(message) is not Message or message.reject:
+            return
+        log = host.journal.durable.get(group_id)
+        if log is None:
+            return
+        if message.type is MessageType.VOTE_RESP:
+            self.votes_are_durable(host, group_id, message)
+        elif message.type is MessageType.APP_RESP and log.hard.term <= message.term:
+            # (In a later term the entries may have been replaced since, which is no lie.)
+            if log.hard.term < message.term or log.last < message.index:
+                raise Violation(
+                    f"{host.name}: group {group_id} acknowledged {message.index} in term {message.term}; "
+                    f"durable are {log.last} and term {log.hard.term} (§3.8)"
+                )
+
+    def votes_are_durable(self, host: SimHost, group_id: GroupId, message: Message) -> None:
+        """§3.8: a server persists its term and vote before it answers."""
+        hard = host.journal.durable[group_id].hard
+        if hard.term < message.term or (hard.term == message.term and hard.vote != message.to):
+            raise Violation(
+                f"{host.name}: group {group_id} voted for {message.to} in term {message.term}; durable is "
+                f"a vote for {hard.vote} in term {hard.term} (§3.8)"
+            )
+
+    # --- state machines ----------------------------------------------------------------------
+
+    def applied(self, host: SimHost, machine: Chain, entry: Entry, state: State) -> None:
+        """A machine is being fed `entry`, which takes it to `state`."""
+        history = self.groups[machine.group]
+        where = f"{host.name}: group {machine.group}"
+        if entry.index > history.last_committed and host.scheduler is not None:
+            # Applied in the very pass that committed it: that pass is looked at from here.
+            seen = self._seen.setdefault(
+                (host.name, machine.group), Seen(0, RaftRole.FOLLOWER, history.last_committed)
+            )
+            self.committed_entries_never_change(host, host.scheduler.groups[machine.group], seen)
+        self._applied_in_order(where, history, machine, entry)
+        self.state_machine_safety(where, history, entry, state)
+        self._proposals_are_applied_once(where, history, entry)
+
+    def _applied_in_order(self, where: str, history: GroupHistory, machine: Chain, entry: Entry) -> None:
+        """§3.3: entries are applied in log order, once they are committed; each one once."""
+        if entry.index <= machine.fed_to:
+            raise Violation(f"{where} was fed {entry.index} after {machine.fed_to}")
+        if entry.index > history.last_committed:
+            raise Violation(f"{where} was fed {entry.index}, which nobody has committed")
+        if history.committed[entry.index][0] != entry.term:
+            raise Violation(f"{where} was fed ({entry.index}, {entry.term}), which is not what is committed")
+
+    def state_machine_safety(self, where: str, history: GroupHistory, entry: Entry, state: State) -> None:
+        """Figure 3.2, State Machine Safety: no two servers apply different entries at an index.
+
+        The state's digest covers all that was applied before, so nothing can be missing either.
+        """
+        known = history.applied.setdefault(entry.index, entry.data)
+        if known != entry.data:
+            raise Violation(f"{where} applied another entry at {entry.index} (State Machine Safety)")
+        before = history.states.setdefault(entry.index, state)
+        if before != state:
+            raise Violation(
+                f"{where} is in another state after {entry.index} than others were: "
+                f"{state.count} proposals instead of {before.count} (State Machine Safety)"
+            )
+
+    def _proposals_are_applied_once(self, where: str, history: GroupHistory, entry: Entry) -> None:
+        """§6.3: a proposal takes effect exactly once, and never after its caller was told no."""
+        name = entry.data[:ID_BYTES]
+        index = history.index_of.setdefault(name, entry.index)
+        if index != entry.index:
+            raise Violation(f"{where} applied proposal {name.hex()} at {index} and at {entry.index}")
+        if name in history.dropped:
+            raise Violation(
+                f"{where} applied proposal {name.hex()} at {entry.index}; its caller was told: "
+                f"{history.dropped[name]}"
+            )
+
+    def restored(self, host: SimHost, machine: Chain, state: State) -> None:
+        """§5.1: a snapshot replaces exactly the entries that it covers."""
+        known = self.groups[machine.group].states.get(state.index)
+        if known != state:
+            raise Violation(
+                f"{host.name}: group {machine.group} was restored to a state that nobody had after "
+                f"{state.index}"
+            )
+
+    # --- callers -----------------------------------------------------------------------------
+
+    def done(self, group: GroupId, name: bytes, value: object) -> None:
+        """§6.3: what was acknowledged is in the history, and the answer is its own."""
+        history = self.groups[group]
+        index = history.index_of.get(name)
+        if value != (index, name):
+            raise Violation(
+                f"group {group}: proposal {name.hex()} was answered with {value!r}; it is at {index}"
+            )
+        assert index is not None
+        history.vouched = max(history.vouched, index)
+
+    def refused(self, group: GroupId, name: bytes, reason: str) -> None:
+        """A proposal whose caller was told that it is certainly not applied."""
+        history = self.groups[group]
+        history.dropped[name] = reason
+        if name in history.index_of:
+            raise Violation(
+                f"group {group}: proposal {name.hex()} is applied at {history.index_of[name]}; its caller was "
+                f"told: {reason}"
+            )
+
+    def answered(self, group: GroupId, floor: Index, state: State) -> None:
+        """§6.4: a read sees every write that was acknowledged, and every state that another read
+        saw, before it was asked."""
+        history = self.groups[group]
+        if state.index < floor:
+            raise Violation(
+                f"group {group}: a read saw {state.index}, but {floor} was acknowledged or read before it "
+                "was asked (linearizable reads, §6.4)"
+            )
+        if history.states.get(state.index) != state:
+            raise Violation(f"group {group}: a read saw a state that never was, after {state.index}")
+        history.vouched = max(history.vouched, state.index)
