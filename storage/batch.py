@@ -57,13 +57,15 @@ class Batch:
     group that nobody created would keep the log from being opened again.
     """
 
-    __slots__ = ("_groups", "_overlay", "_pending", "buffers", "bytes", "changes", "count")
+    __slots__ = ("_groups", "_overlay", "_pending", "assumed", "buffers", "bytes", "changes", "count")
 
     def __init__(self, groups: Groups, pending: Mapping[int, bool]) -> None:
         """`pending` says which groups are created (True) or removed by batches under way."""
         self._groups = groups
         self._pending = pending
         self._overlay: dict[int, bool] | None = None
+        self.assumed: dict[int, bool] = {}
+        """Of each group in the overlay, whether it was here when the batch first touched that."""
         self.buffers: list[bytes] = []
         self.bytes = 0
         """What the batch takes on disk so far, its own header left out."""
@@ -261,4 +263,5 @@ class Batch:
     def _note(self, group: int, *, present: bool) -> None:
         if self._overlay is None:
             self._overlay = {}
+        self.assumed.setdefault(group, not present)
         self._overlay[group] = present

@@ -273,6 +273,10 @@ class MemoryFiles:
                 fresh[id(node)] = node.after_crash(random)
             self._durable_names[path] = fresh[id(node)]
         self._names = dict(self._durable_names)
+        self.process_died()
+
+    def process_died(self) -> None:
+        """The process ends, the system goes on: nothing is lost, but nothing was synced either."""
         self._locks.clear()
         self.boot += 1
         self.open_files = 0

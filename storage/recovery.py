@@ -121,7 +121,8 @@ def recover(
     tail = _Tail(End(0, 0, 0, ""), Claims(0, 0))
     batches = done = 0
     for number, header in enumerate(headers):
-        segment = shelf.segments[header.sequence] = Segment(header, sizes[number])
+        segment = Segment(header, sizes[number])
+        replay.add(segment)
         successor = headers[number + 1] if number + 1 < len(headers) else None
         with closing(files.open(f"{folder}/{segment.name}")) as file:
             batches += _replay_segment(file, segment, successor, replay, tail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 from multiraft.errors import CorruptRecord
 from multiraft.messages import HardState
@@ -34,6 +35,23 @@ from multiraft.storage.segment import Batch, Segment
 from multiraft.storage.shelf import Shelf
 
 
+def records_of(batch: Batch) -> Iterator[tuple[int, int, int, int]]:
+    """Kind, group, and where in `batch.data` each record begins and ends. Raises: ValueError."""
+    data, at = batch.data, batch.start
+    end = at + batch.header.length
+    for _ in range(batch.header.records):
+        if at + RECORD_HEAD_BYTES > end:
+            raise ValueError("the batch holds fewer records than it says")
+        kind, _, _, length, group = RECORD_HEAD.unpack_from(data, at)
+        after = at + RECORD_HEAD_BYTES + length
+        if after > end:
+            raise ValueError("the record reaches beyond its batch")
+        yield kind, group, at, after
+        at = after
+    if at != end:
+        raise ValueError("the batch holds more than the records it says")
+
+
 class Replay:
     """Feed it every batch in order; `check` then says whether the groups are whole."""
 
@@ -44,27 +62,20 @@ class Replay:
         self._shelf = shelf
         self._groups = groups
 
+    def add(self, segment: Segment) -> None:
+        """Begin with a segment; its live bytes are counted from here on."""
+        self._shelf.segments[segment.sequence] = segment
+
     def batch(self, batch: Batch, segment: Segment) -> None:
         """Raises: CorruptRecord for a record that this version cannot have written."""
-        data, at = batch.data, batch.start
-        end = at + batch.header.length
-        # What turns a place in the window into a place in the segment.
-        base = batch.offset + BATCH_HEADER_BYTES - at
-        count = 0
+        base = batch.offset + BATCH_HEADER_BYTES - batch.start
+        at = batch.start
         try:
-            while at < end:
-                kind, _, _, length, group = RECORD_HEAD.unpack_from(data, at)
-                after = at + RECORD_HEAD_BYTES + length
-                if after > end:
-                    raise ValueError("the record reaches beyond its batch")  # noqa: TRY301
-                self._record(kind, group, data, at, after, segment, base + at)
-                at = after
-                count += 1
-            if count != batch.header.records:
-                raise ValueError("the batch does not hold as many records as it says")  # noqa: TRY301
+            for kind, group, at, after in records_of(batch):
+                self._record(kind, group, batch.data, at, after, segment, base + at)
         except (ValueError, struct.error) as error:
             raise CorruptRecord(segment.name, base + at, str(error)) from None
-        self.records += count
+        self.records += batch.header.records
 
     def check(self) -> None:
         """Raises: CorruptRecord when a group's earlier records should be there and are not."""

@@ -97,19 +97,30 @@ class Scan:
     Memory: one window of 1 MiB, or one batch if that is larger.
     """
 
-    def __init__(self, file: File, header: SegmentHeader, stop: int | None = None) -> None:
-        """Read up to byte `stop`. Default: the end of the file."""
+    def __init__(
+        self,
+        file: File,
+        header: SegmentHeader,
+        stop: int | None = None,
+        *,
+        begin: int = SEGMENT_HEADER_BYTES,
+        chain: int | None = None,
+    ) -> None:
+        """Read up to byte `stop`. Default: the end of the file.
+
+        `begin` and `chain` go on behind damage: where a batch stands, and what it continues.
+        """
         size = file.size()
         self._file = file
         self._stop = size if stop is None else min(stop, size)
         self._mark = header.mark
         self._seed = header.seed
-        self.end = End(SEGMENT_HEADER_BYTES, header.chain, SEGMENT_HEADER_BYTES, "")
+        self.end = End(begin, header.chain if chain is None else chain, SEGMENT_HEADER_BYTES, "")
 
     def __iter__(self) -> Iterator[Batch]:
         window = b""
-        base = offset = SEGMENT_HEADER_BYTES
-        _, chain, durable, _ = self.end
+        offset, chain, durable, _ = self.end
+        base = offset
         while True:
             if base + len(window) - offset < BATCH_HEADER_BYTES:
                 window, base = self._read(offset, 0), offset
@@ -158,10 +169,18 @@ def claims(file: File, header: SegmentHeader, offset: int) -> Claims:
     """Look for batch headers from `offset` to the end of the file.
 
     Headers carry a checksum of their own, so each can be believed alone: nothing but this life
-    of this segment can have produced it. Memory: one window of 1 MiB.
+    of this segment can have produced it.
     """
-    mark = header.nonce[:4]
     durable, extent = 0, offset
+    for at, found in headers_from(file, header, offset):
+        durable = max(durable, found.durable)
+        extent = max(extent, at + BATCH_HEADER_BYTES + found.length)
+    return Claims(durable, extent)
+
+
+def headers_from(file: File, header: SegmentHeader, offset: int) -> Iterator[tuple[int, BatchHeader]]:
+    """Every valid batch header from byte `offset` on, wherever it stands. Memory: a window of 1 MiB."""
+    mark = header.nonce[:4]
     size = file.size()
     while offset + BATCH_HEADER_BYTES <= size:
         # Windows overlap by a header less one byte, so that none is missed at a border.
@@ -170,8 +189,6 @@ def claims(file: File, header: SegmentHeader, offset: int) -> Claims:
         while at >= 0:
             found = unpack_batch_header(window, at, header.mark, header.seed)
             if found is not None:
-                durable = max(durable, found.durable)
-                extent = max(extent, offset + at + BATCH_HEADER_BYTES + found.length)
+                yield offset + at, found
             at = window.find(mark, at + 1)
         offset += _WINDOW_BYTES
-    return Claims(durable, extent)

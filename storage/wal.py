@@ -13,7 +13,7 @@ from typing import Final
 
 import attrs
 
-from multiraft.errors import GroupExists, HostClosed, StorageFailed
+from multiraft.errors import GroupExists, GroupNotFound, HostClosed, StorageFailed
 from multiraft.interfaces import GroupLog, Random, WriteBatch
 from multiraft.storage.appender import Appender, CollectJob, LogJob, WriteJob
 from multiraft.storage.batch import Batch, Groups
@@ -198,7 +198,7 @@ class Wal:
 
     def _check_overlay(self, batch: Batch) -> None:
         if batch.overlay:
-            for group, present in batch.overlay.items():
-                if present and self._pending.get(group, group in self.live_groups):
-                    raise GroupExists(group)
+            for group, assumed in batch.assumed.items():
+                if self._pending.get(group, group in self.live_groups) != assumed:
+                    raise GroupNotFound(group) if assumed else GroupExists(group)
             self._pending.update(batch.overlay)
