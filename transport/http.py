@@ -207,13 +207,20 @@ async def _raise(error: Exception) -> None:
 
 def _bare(group: BaseExceptionGroup[BaseException], ours: BaseException | None) -> BaseException:
     """The one exception that tells the story: the caller's, or the first that was no echo."""
-    if ours is not None and not isinstance(ours, trio.Cancelled):
+    if ours is not None and not _is_cancellation(ours):
         return ours
     real = group.split(trio.Cancelled)[1]
     error: BaseException = group if real is None else real
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """An echo of something else; nurseries of the caller may have made a group of it."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
 
 
 # --- listening ---------------------------------------------------------------------------------

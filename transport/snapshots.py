@@ -211,6 +211,8 @@ class _Incoming:
             if await self._write_all(session, body):
                 await trio.to_thread.run_sync(self._sink.finish)
                 self._complete = True
+        except Disconnected:
+            raise
         except (MultiraftError, OSError) as error:
             self._fail(session, str(error))
         except Exception as error:

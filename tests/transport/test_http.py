@@ -133,8 +133,12 @@ async def test_the_callers_group_leaves_as_it_is() -> None:
     assert caught.value is mine
 
 
-async def test_what_a_receiver_raises_ends_the_block_bare() -> None:
-    """A bug of the engine stops its host; it does not end as an HTTP status."""
+@pytest.mark.parametrize("tasks", [0, 2])
+async def test_what_a_receiver_raises_ends_the_block_bare(tasks: int) -> None:
+    """A bug of the engine stops its host; it does not end as an HTTP status.
+
+    Whatever tasks the caller's own block runs are cancelled, which must not hide it.
+    """
     a, b = Recorder(), Recorder()
     b.broken = AssertionError("a bug")
     async with serve(hello(1), a) as one:
@@ -143,7 +147,10 @@ async def test_what_a_receiver_raises_ends_the_block_bare() -> None:
             async with serve(hello(2), b) as two:
                 await open_lane(one, a, two.address, BULK)
                 assert one.send(two.address, BULK, [beat(1)])
-                await trio.sleep_forever()
+                async with trio.open_nursery() as nursery:
+                    for _ in range(tasks):
+                        nursery.start_soon(trio.sleep_forever)
+                    await trio.sleep_forever()
 
         with pytest.raises(AssertionError, match="a bug"), trio.fail_after(5):
             await host_with_a_bug()
