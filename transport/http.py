@@ -124,6 +124,7 @@ class HttpTransport:
         """Close all lanes and transfers; for closing."""
         for link in self._links.values():
             link.stop()
+        self._snapshots.close()
 
 
 @asynccontextmanager

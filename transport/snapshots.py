@@ -44,6 +44,7 @@ class SnapshotSender:
         self._nursery = nursery
         self._turns = trio.Semaphore(dialer.bounds.max_snapshots_out)
         self._scopes: dict[trio.CancelScope, str] = {}
+        self._closing = False
 
     def start(self, address: str, offer: SnapshotOffer, chunks: Chunks, done: Done) -> None:
         """See `Transport.send_snapshot`."""
@@ -57,6 +58,12 @@ class SnapshotSender:
             if target == address:
                 scope.cancel()
 
+    def close(self) -> None:
+        """Give everything up."""
+        self._closing = True
+        for scope in self._scopes:
+            scope.cancel()
+
     async def _run(
         self, scope: trio.CancelScope, address: str, offer: SnapshotOffer, chunks: Chunks, done: Done
     ) -> None:
@@ -65,7 +72,7 @@ class SnapshotSender:
             with scope:
                 async with self._turns:
                     error = await self._transfer(address, offer, chunks)
-            if scope.cancelled_caught:
+            if scope.cancelled_caught and not self._closing:
                 error = SnapshotNotSent(address, "the link was released", retry=False)
         finally:
             del self._scopes[scope]
@@ -244,7 +251,7 @@ class _Incoming:
         while chunk is not None:
             with trio.move_on_after(stall_s) as scope:
                 chunk = await anext(body, None)
-            if scope.cancelled_caught:
+            if scope.cancelled_caught and not self._closing:
                 self._fail(session, f"nothing came for {stall_s:g} s")
                 return False
             block += chunk or b""
