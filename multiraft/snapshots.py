@@ -175,6 +175,8 @@ class Snapshots:
             group.snapshot_file is not None and group.snapshot_file.snapshot.index >= file.snapshot.index
         ):
             return
+        if file.snapshot.index < group.raft.first_index - 1:
+            return  # raft took a newer one from the leader meanwhile, which is being installed
         self.taken += 1
         group.snapshot_file = file
         group.snapshot_index = file.snapshot.index

@@ -80,6 +80,22 @@ class Owner(Protocol):
         """Make `event` happen now, or when the host's pause is over; never if it dies first."""
 
 
+class Mail:
+    """A worker's results on their way to the host's thread: each takes a while, none overtakes."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def send(self, result: Callable[[], None]) -> None:
+        owner = self._owner
+        self._waiting.append(result)
+        owner.world.after(owner.hand_delay(), lambda: owner.when_running(self._deliver))
+
+    def _deliver(self) -> None:
+        self._waiting.popleft()()
+
+
 class SimWriter:
     """Who writes the log: all jobs that wait when the disk is free share a sync, as in a thread."""
 
@@ -88,6 +104,7 @@ class SimWriter:
         self._work = work
         self._queue: list[Job] = []
         self._current: list[Job] = []
+        self._mail = Mail(owner)
         self._failed = False
 
     def submit(self, job: Job) -> None:
@@ -130,9 +147,7 @@ class SimWriter:
         return None
 
     def _hand_back(self, jobs: list[Job], error: StorageFailed | None) -> None:
-        owner = self._owner
-        finish = lambda: owner.when_running(lambda: self._work.finished(jobs, error))  # noqa: E731
-        owner.world.after(owner.hand_delay(), finish)
+        self._mail.send(lambda: self._work.finished(jobs, error))
 
 
 class SimExecutor:
@@ -140,6 +155,7 @@ class SimExecutor:
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
+        self._mail = Mail(owner)
         self._jobs: deque[tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]] = deque()
 
     def submit(self, job: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
@@ -164,9 +180,6 @@ class SimExecutor:
         except Exception as error:
             failure = error
         self._jobs.popleft()
-        owner = self._owner
-        owner.world.after(
-            owner.hand_delay(), lambda: owner.when_running(lambda: done(result, failure))
-        )
+        self._mail.send(lambda: done(result, failure))
         if self._jobs:
             self._begin()

@@ -208,8 +208,8 @@ class RecordingStore:
             batch.apply(journal.durable)
             done()
 
-        journal.under_way.append(batch)
         self.real.submit(batch.real, durable)
+        journal.under_way.append(batch)
 
     def collect(self, *, max_bytes: int = 1 << 20, max_groups: int = 1000) -> Collection:
         return self.real.collect(max_bytes=max_bytes, max_groups=max_groups)

@@ -47,6 +47,8 @@ class LinkState:
     frames: deque[tuple[float, bytes]] = attrs.field(factory=deque)
     """In the stream: when each arrives at the earliest, and its bytes."""
     pumping: bool = False
+    telling: bool = False
+    """The source has not heard yet that it went down."""
 
     @property
     def name(self) -> str:
@@ -81,6 +83,8 @@ class Network:
 
     def host_up(self, host: SimHost) -> None:
         for link in self._links_of(host):
+            if link.source is host:
+                link.telling = False
             if not link.up:
                 self._dial(link)
 
@@ -225,8 +229,10 @@ class Network:
         link.frames.clear()
         self._world.log(link.name, f"down {reason}")
         source = link.source
+        link.telling = True
 
         def tell() -> None:
+            link.telling = False
             if source.scheduler is not None:
                 source.scheduler.peer_down(link.target.address, link.lane, reason)
 
@@ -242,7 +248,7 @@ class Network:
         source, target = link.source, link.target
         if link.up or link.session != session or source.scheduler is None or target.scheduler is None:
             return  # somebody else dials, or will when the host is up
-        if source.paused or target.paused or self._parted(source, target):
+        if source.paused or target.paused or link.telling or self._parted(source, target):
             self._dial(link)
             return
         link.up = True
