@@ -117,10 +117,12 @@ class Appender:
 
     def close(self) -> None:
         """Leave a marker on disk, so that the next start knows every byte to be durable."""
-        self.mark_durable()
-        if self._file is not None:
-            self._file.sync()
-        self.abandon()
+        try:
+            self.mark_durable()
+            if self._file is not None:
+                self._file.sync()
+        finally:
+            self.abandon()
 
     def abandon(self) -> None:
         """Close the file as it is, after a failure."""
@@ -168,16 +170,20 @@ class Appender:
     def _start(self, segment: Segment, header: SegmentHeader) -> None:
         files, folder = self._files, self._folder
         making = f"{folder}/{segment_name(header.sequence, NEW_SUFFIX)}"
-        if self._spares and segment.capacity == self._segment_bytes:
+        reused = bool(self._spares) and segment.capacity == self._segment_bytes
+        if reused:
             files.rename(f"{folder}/{self._spares.pop()}", making)
-            file = files.open(making)
-        else:
-            file = files.open(making, create=True)
-            file.allocate(segment.capacity)
-        file.write(0, header.pack())
-        file.sync()
-        files.rename(making, f"{folder}/{segment_name(header.sequence)}")
-        files.sync_folder(folder)
+        file = files.open(making, create=not reused)
+        try:
+            if not reused:
+                file.allocate(segment.capacity)
+            file.write(0, header.pack())
+            file.sync()
+            files.rename(making, f"{folder}/{segment_name(header.sequence)}")
+            files.sync_folder(folder)
+        except BaseException:
+            file.close()
+            raise
         self.syncs += 2
         if self._file is not None:
             self._file.close()

@@ -127,9 +127,13 @@ class OsFiles:
                 raise
             _held.add(path)
 
+        held = True
+
         def unlock() -> None:
+            nonlocal held
             with _held_guard:
-                if path in _held:
+                if held:
+                    held = False
                     _held.discard(path)
                     os.close(fd)
 

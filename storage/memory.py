@@ -31,7 +31,7 @@ Fault = Callable[[str, str], OSError | None]
 """Asked before every operation with its name and path; an error it returns is raised. The
 operation then has no effect, but for a write, whose first half is there."""
 
-_PIECES_MAX = 4
+_PIECES_MAX = 6
 
 
 class _Node:
@@ -249,10 +249,13 @@ class MemoryFiles:
             raise DataDirInUse(f"{path} is held by another open host")
         self._locks.add(path)
         boot = self.boot
+        held = True
 
         def unlock() -> None:
-            if boot == self.boot:  # a crash let go of it already
+            nonlocal held
+            if held and boot == self.boot:  # a crash let go of it already
                 self._locks.discard(path)
+            held = False
 
         return unlock
 

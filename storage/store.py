@@ -181,7 +181,11 @@ def open_store(
             groups: Groups = {}
             recovered = recover(files, shelf, groups, segment_bytes, progress)
             appender = Appender(files, shelf.folder, segment_bytes)
-            _start_segment(files, shelf, appender, recovered, segment_bytes, random)
+            try:
+                _start_segment(files, shelf, appender, recovered, segment_bytes, random)
+            except BaseException:
+                appender.abandon()
+                raise
         except BaseException:
             unlock()
             raise

@@ -8,6 +8,7 @@ import pytest
 
 from multiraft.errors import CorruptRecord, LogCompacted, LogUnavailable
 from multiraft.messages import ConfState, HardState, Run
+from multiraft.storage.group import StoredGroup
 from multiraft.storage.memory import MemoryFiles
 from multiraft.storage.store import Store
 from tests.storage.helpers import WAL, created, point, reopen, run_of, write
@@ -140,6 +141,7 @@ def test_an_idle_group_is_small() -> None:
     write(store, lambda b: b.hard_state(1, HardState(5, 1 << 40, 3)))
     write(store, lambda b: b.append(1, [run_of(1, [b"x"])]))
     log = store.groups()[1]
+    assert isinstance(log, StoredGroup)
     parts = [
         getattr(log, name)
         for name in log.__slots__
