@@ -251,7 +251,7 @@ class _Incoming:
         while chunk is not None:
             with trio.move_on_after(stall_s) as scope:
                 chunk = await anext(body, None)
-            if scope.cancelled_caught and not self._closing:
+            if scope.cancelled_caught:
                 self._fail(session, f"nothing came for {stall_s:g} s")
                 return False
             block += chunk or b""
