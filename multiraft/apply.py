@@ -34,24 +34,17 @@ class Work:
     configured: list[Run]
     """Configuration changes that came before `runs`; they took effect when this was made."""
     runs: list[Run]
+    last: Index
+    """Where it leaves the group; 0 if there is nothing to apply."""
+    weight: int
     capture: Snapshot | None = None
-    """Set: capture the state after `runs`. Has the configuration there, no index yet."""
+    """Set: capture the state after `runs`. Says where that is, and the configuration there."""
     fed: list[Run] = attrs.field(factory=list)
     """What of `runs` the machine got: not what it had durably, nor what raft made for itself."""
     results: list[object] = attrs.field(factory=list)
     """One for each entry of `fed`."""
     chunks: Iterable[bytes] | None = None
     error: BaseException | None = None
-
-    @property
-    def last(self) -> Index:
-        """Where it leaves the group; 0 if there was nothing to apply."""
-        runs = self.runs or self.configured
-        return runs[-1].last if runs else 0
-
-    @property
-    def weight(self) -> int:
-        return sum(run.weight for run in self.configured) + sum(run.weight for run in self.runs)
 
     def run(self) -> None:
         """Feed the machine. Runs in the worker thread for blocking machines."""
@@ -79,7 +72,8 @@ class Work:
             if len(results) != len(entries):
                 raise ValueError(f"apply returned {len(results)} results for {len(entries)} entries")
             self.results = list(results)
-        group.machine_at = max(group.machine_at, self.last)
+        if self.last > group.machine_at:
+            group.machine_at = self.last
 
 
 class Applier:
@@ -122,10 +116,8 @@ class Applier:
 
     def flush(self) -> None:
         """Apply what is queued: here, or in the worker if it is free."""
-        if not self._waiting:
-            return
-        inline = [group for group in self._waiting if not group.machine.blocking]
-        if inline:
+        # Applying may ask for a capture, so again: the worker must never touch these machines.
+        while inline := [group for group in self._waiting if not group.machine.blocking]:
             for group in inline:
                 del self._waiting[group]
             self._apply_inline(inline)
@@ -185,20 +177,39 @@ class Applier:
         if group.failed is not None or group.restoring:
             return None
         queue = group.apply_queue
-        configured = _leading(queue, lambda kind: kind is not EntryKind.NORMAL)
-        for run in configured:
-            self._configure(group, run)
-        runs = _leading(queue, lambda kind: kind is EntryKind.NORMAL)
+        configured: list[Run] = []
+        runs: list[Run] = []
+        last = weight = 0
+        for run in queue:
+            if run.kind is not EntryKind.NORMAL:
+                if runs:
+                    break
+                self._configure(group, run)
+                configured.append(run)
+            else:
+                runs.append(run)
+            last = run.last
+            weight += len(run.blob)
+        taken = len(configured) + len(runs)
+        if taken == len(queue):
+            group.apply_queue = []
+        else:
+            del queue[:taken]
         capture: Snapshot | None = None
-        if group.asked_snapshot:
+        if group.asked_snapshot and group.raft.log.unstable.snapshot is None:
             # The state is captured where the queue was cut, before the next configuration
-            # change, so that this is the configuration at the captured index.
+            # change, so that this is the configuration at the captured index. (While a received
+            # snapshot is on its way in, ours would be outdated; `install` asks again.)
             group.asked_snapshot = False
-            capture = Snapshot(conf_state=group.raft.conf_state(), data=group.membership.encode())
-        if not configured and not runs and capture is None:
+            assert not group.applying, "what was applied last is known"
+            last = (runs or configured)[-1].last if runs or configured else group.applied
+            capture = Snapshot(
+                last, group.raft.log.term(last), group.raft.conf_state(), group.membership.encode()
+            )
+        elif not taken:
             return None
         group.applying = True
-        return Work(group, configured, runs, capture)
+        return Work(group, configured, runs, last, weight, capture)
 
     def _finish(self, work: Work) -> None:
         group = work.group
@@ -220,15 +231,3 @@ def _as_storage_failure(error: BaseException) -> StorageFailed:
     failure = StorageFailed(f"the state machines' store failed: {error!r}")
     failure.__cause__ = error
     return failure
-
-
-def _leading(queue: list[Run], wanted: Callable[[EntryKind], bool]) -> list[Run]:
-    """Take the first runs of the wanted kind off the queue."""
-    count = 0
-    for run in queue:
-        if not wanted(run.kind):
-            break
-        count += 1
-    taken = queue[:count]
-    del queue[:count]
-    return taken

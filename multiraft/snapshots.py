@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-import attrs
-
 from multiraft.apply import Applier, Work
 from multiraft.errors import MultiraftError, SnapshotInvalid, StateMachineFailed, StorageFailed
 from multiraft.group import Group
@@ -61,8 +59,8 @@ class Snapshots:
         """The group applied entries of `weight` bytes: is a snapshot due?"""
         group.bytes_since_snapshot += weight
         if (
-            group.applied - group.snapshot_index >= group.limit("snapshot_interval_entries")
-            or group.bytes_since_snapshot >= group.limit("snapshot_interval_bytes")
+            group.applied - group.snapshot_index >= group.snapshot_interval_entries
+            or group.bytes_since_snapshot >= group.snapshot_interval_bytes
         ) and group.applied > group.snapshot_index:
             self.want(group, None)
 
@@ -80,16 +78,14 @@ class Snapshots:
         group, capture, chunks = work.group, work.capture, work.chunks
         assert capture is not None
         assert chunks is not None
-        index = group.applied
         file = group.snapshot_file
-        if file is not None and file.snapshot.index >= index:
+        if file is not None and file.snapshot.index >= capture.index:
             self._written(group, self._take_waiters(group), file, None)
             return
-        point = attrs.evolve(capture, index=index, term=group.raft.log.term(index))
         waiters = self._take_waiters(group)
         group.bytes_since_snapshot = 0
         self._executor.submit(
-            lambda: self.store.write(group.id, group.generation, point, chunks),
+            lambda: self.store.write(group.id, group.generation, capture, chunks),
             lambda file, error: self._written(group, waiters, file, error),
         )
 
@@ -121,6 +117,8 @@ class Snapshots:
             group.machine_at = group.applied = file.snapshot.index
             group.snapshot_index = file.snapshot.index
             group.bytes_since_snapshot = 0
+            if group.asked_snapshot:
+                self._applier.want_capture(group)
             done()
 
         # A blocking machine is touched by its own worker alone. Another must not stop the host's
