@@ -175,6 +175,8 @@ class HostConfig:
                 "heartbeat_ticks",
                 f"{self.heartbeat_ticks} is not below election_ticks, {self.election_ticks}",
             )
+        if self.max_inflight_bytes < self.max_message_bytes:
+            raise ConfigError("max_inflight_bytes", "must hold at least one message (max_message_bytes)")
         if self.read_mode is ReadMode.LEASE and not self.check_quorum:
             raise ConfigError("read_mode", "lease reads need check_quorum")
         if self.max_log_bytes < 4 * self.segment_bytes:

@@ -64,7 +64,7 @@ class HostStatistics:
 
     scheduler: SchedulerStatistics
     log: StoreStatistics
-    links: tuple[LinkStatistics, ...]
+    transport: tuple[LinkStatistics, ...]
     """One for each lane of each peer."""
 
 

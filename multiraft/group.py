@@ -239,6 +239,8 @@ class Group:
         "routes",
         "snapshot_file",
         "snapshot_index",
+        "snapshot_interval_bytes",
+        "snapshot_interval_entries",
         "unsynced",
     )
 
@@ -282,6 +284,8 @@ class Group:
         # Snapshots.
         self.snapshot_file: SnapshotFile | None = None
         self.snapshot_index: Index = log.snapshot_point.index
+        self.snapshot_interval_entries = self.limit("snapshot_interval_entries")
+        self.snapshot_interval_bytes = self.limit("snapshot_interval_bytes")
         self.bytes_since_snapshot = 0
         self.asked_snapshot = False
         self.capture_waiters: list[Waiter] = []

@@ -10,9 +10,28 @@ from collections.abc import Callable, Mapping
 
 from multiraft.group import Group
 from multiraft.interfaces import SnapshotOffer, SnapshotStore, Transport
-from multiraft.messages import Envelope, Hello, HostMessage, Lane, Message, MessageType, ProposalRefused
+from multiraft.messages import (
+    NO_MEMBER,
+    Envelope,
+    Hello,
+    HostMessage,
+    Lane,
+    Message,
+    MessageType,
+    ProposalRefused,
+)
+from multiraft.proposals import LEADERSHIP_CHANGED
 from multiraft.raft.core import RaftRole
-from multiraft.routes import FRAME_BYTES_MAX, FRAME_MESSAGES_MAX, LIVENESS_TYPES, Peer
+from multiraft.routes import (
+    APPEND,
+    FRAME_BYTES_MAX,
+    FRAME_MESSAGES_MAX,
+    LIVENESS,
+    PROPOSAL,
+    SNAPSHOT,
+    WAYS,
+    Peer,
+)
 from multiraft.types import GroupId, MemberId, Role
 
 
@@ -38,20 +57,23 @@ class Post:
         self.lost_messages = 0
 
     def route(self, group: Group, message: Message) -> None:
+        """Queue one message for the end of the pass. Takes the message over."""
         peer: Peer | None = group.routes.get(message.to)
         if peer is None:
             return  # a member that left; nobody there to tell
-        if message.type in LIVENESS_TYPES:
+        way = WAYS[message.type]
+        if way == LIVENESS:
             peer.liveness.append((group.id, group.generation, message))
-        elif message.type is MessageType.SNAP:
-            self._send_snapshot(group, peer, message)
-            return
         else:
-            if message.runs:
-                peer.bulk_bytes += sum(run.weight for run in message.runs)
-            if message.type is MessageType.PROP:
+            if way == APPEND:
+                for run in message.runs:
+                    peer.bulk_bytes += len(run.blob)
+            elif way == PROPOSAL:
                 # The term it is proposed for; the leader refuses it at any other (proposals.py).
                 message.term = group.raft.term
+            elif way == SNAPSHOT:
+                self._send_snapshot(group, peer, message)
+                return
             peer.bulk.append((group.id, group.generation, message))
             if peer.bulk_bytes > FRAME_BYTES_MAX or len(peer.bulk) >= FRAME_MESSAGES_MAX:
                 peer.flush_bulk(self._transport)
@@ -83,7 +105,7 @@ class Post:
                 # Without a connection it stays, in order, for `_resend`. With one it must fail:
                 # a later run may get through, and then the leader would not take this one.
                 if peer.connected:
-                    group.proposals.refused(message.runs[0].sequence, "too much is queued for the leader")
+                    group.proposals.lost(message.runs[0].sequence)
             elif message.type is MessageType.APP:
                 # One report per message is cheap: only the first one changes anything.
                 group.raft.report_unreachable(message.to)
@@ -139,18 +161,18 @@ class Post:
             self._call_soon(lambda: self._unreachable(route))
 
     def _resend(self, peer: Peer) -> None:
-        for group_id in peer.groups:
+        for group_id in sorted(peer.groups):
             group = self._groups.get(group_id)
-            if group is None or group.failed is not None or not group.proposals:
-                continue
-            raft = group.raft
-            if raft.role is RaftRole.LEADER or group.routes.get(raft.leader) is not peer:
-                continue
-            for run in group.proposals.to_resend(raft.term):
-                self.route(
-                    group,
-                    Message(MessageType.PROP, to=raft.leader, sender=group.member_id, runs=(run,)),
-                )
+            if group is not None and group.routes.get(group.raft.leader) is peer:
+                self.resend(group)
+
+    def resend(self, group: Group) -> None:
+        """Forward once more what the leader may have lost, or was never told."""
+        raft = group.raft
+        if group.failed is not None or raft.leader in (NO_MEMBER, group.member_id):
+            return
+        for run in group.proposals.to_resend(raft.term):
+            self.route(group, Message(MessageType.PROP, to=raft.leader, sender=group.member_id, runs=(run,)))
 
     def _unreachable(self, peer: Peer) -> None:
         for group_id in peer.groups:
@@ -170,7 +192,7 @@ class Post:
         """A message for a group that is not here: only a forwarded proposal has somebody waiting."""
         if type(message) is Message and message.type is MessageType.PROP and message.runs:
             route = self._peer(peer.address)
-            refusal = ProposalRefused(message.sender, message.runs[0].sequence, "the group is not there")
+            refusal = ProposalRefused(message.sender, message.runs[0].sequence, LEADERSHIP_CHANGED)
             route.bulk.append((group_id, generation, refusal))
             self._queue_peer(route)
 

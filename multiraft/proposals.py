@@ -59,6 +59,8 @@ class Outstanding:
     term: Term
     waiters: list[Waiter]
     tries: int
+    resent: bool = False
+    """A first copy of it may have reached the leader, so a refusal of the second proves nothing."""
 
 
 class ProposalTable:
@@ -145,12 +147,23 @@ class ProposalTable:
 
     def refused(self, sequence: int, reason: str) -> bool:
         """The leader says that it did not append the run; whether it is queued again."""
-        if not self._outstanding or (held := self._outstanding.pop(sequence, None)) is None:
+        if not self._outstanding or (held := self._outstanding.get(sequence)) is None:
             return False
+        if reason == LEADERSHIP_CHANGED and held.resent:
+            # The first copy may be in the log all the same. The log will tell: either the run
+            # is applied, or an entry of a higher term is.
+            return False
+        del self._outstanding[sequence]
         if reason == LEADERSHIP_CHANGED:
             return self._try_again(held)
         self._fail(held.waiters, ProposalDropped(reason))
         return False
+
+    def lost(self, sequence: int) -> None:
+        """The run could not be sent, though later ones may get through: it must not wait."""
+        if self._outstanding and (held := self._outstanding.pop(sequence, None)) is not None:
+            reason = "too much is queued for the leader"
+            self._fail(held.waiters, OutcomeUnknown(reason) if held.resent else ProposalDropped(reason))
 
     def _try_again(self, held: Outstanding) -> bool:
         if held.tries >= TRIES_MAX:
@@ -185,6 +198,7 @@ class ProposalTable:
         """Runs of `term` to forward once more, in order, after the link to the leader was lost."""
         for _, held in sorted((self._outstanding or {}).items()):
             if held.term == term:
+                held.resent = True
                 yield held.run
 
     def take_forwarded(self, run: Run, term: Term) -> bool:

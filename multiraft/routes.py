@@ -9,18 +9,33 @@ from multiraft.interfaces import Transport
 from multiraft.messages import Envelope, Lane, MessageType
 from multiraft.types import GroupId
 
-LIVENESS_TYPES = frozenset(
-    {
-        MessageType.VOTE,
-        MessageType.VOTE_RESP,
-        MessageType.PRE_VOTE,
-        MessageType.PRE_VOTE_RESP,
-        MessageType.HEARTBEAT,
-        MessageType.HEARTBEAT_RESP,
-        MessageType.TIMEOUT_NOW,
-    }
-)
-"""Small, and an election hangs on their being in time: they never wait behind appends."""
+_LIVENESS = {
+    MessageType.VOTE,
+    MessageType.VOTE_RESP,
+    MessageType.PRE_VOTE,
+    MessageType.PRE_VOTE_RESP,
+    MessageType.HEARTBEAT,
+    MessageType.HEARTBEAT_RESP,
+    MessageType.TIMEOUT_NOW,
+}
+
+BULK, LIVENESS, APPEND, PROPOSAL, SNAPSHOT = range(5)
+
+WAYS: list[int] = [
+    LIVENESS
+    if kind in _LIVENESS
+    else {
+        MessageType.APP: APPEND,
+        MessageType.PROP: PROPOSAL,
+        MessageType.SNAP: SNAPSHOT,
+    }.get(kind, BULK)
+    for kind in MessageType
+]
+"""How a message leaves, by its type: one look-up for each message sent.
+
+Liveness messages are small, and an election hangs on their being in time, so they never wait
+behind appends. A list, because hashing an enum member is a Python call.
+"""
 
 FRAME_MESSAGES_MAX = 1024
 FRAME_BYTES_MAX = 512 * 1024

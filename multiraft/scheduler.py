@@ -60,7 +60,7 @@ from multiraft.raft.ready import Ready
 from multiraft.snapshots import Snapshots
 from multiraft.statistics import PassHistogram, SchedulerStatistics
 from multiraft.ticker import Ticker
-from multiraft.types import GroupId
+from multiraft.types import GroupId, Index, Term
 
 WRITES_IN_FLIGHT_MAX = 2
 """Batches at the log before proposals wait: one being synced, one filling up behind it."""
@@ -103,6 +103,7 @@ class Scheduler:
         self._ticker = Ticker(self._clock.now(), config.tick_interval_s)
         self._ticks = 0
         self._collecting = False
+        self._behind = False
 
         self._batch: WriteBatch = self._store.batch()
         self._held: list[Held] = []
@@ -145,7 +146,8 @@ class Scheduler:
             store_failed=self.fail,
             group_failed=self._group_failed,
         )
-        self._received: dict[GroupId, SnapshotFile] = {}
+        self._received: dict[tuple[GroupId, Index, Term], SnapshotFile] = {}
+        """Files of snapshots that raft took and the log has not recorded yet."""
         self.catalog = Catalog(
             config, environment, self, self.groups, self._post, snapshot_executor, self._submit
         )
@@ -170,6 +172,9 @@ class Scheduler:
         # messages are already here (LIVENESS of raft, thesis §6.4.1).
         if not self._inbox and self._ticker.take(started):
             self._tick(started)
+        # A host that was paused owes ticks. Until raft has had them it may believe in a lease that
+        # is over, so nothing is read.
+        self._behind = self._ticker.next_at <= started
         self._collect_dirty(deadline)
         self._flush()
         self._histogram.add(self._clock.now() - started)
@@ -215,7 +220,10 @@ class Scheduler:
         if group.proposals.queued:
             self._intake.propose(group, self._writes >= WRITES_IN_FLIGHT_MAX)
         if group.reads.may_ask:
-            self._intake.ask(group)
+            if self._behind:
+                self.mark_dirty(group)
+            else:
+                self._intake.ask(group)
         if raft.has_ready():
             self._handle(group, raft.ready())
 
@@ -223,8 +231,9 @@ class Scheduler:
         """Hand out one Ready: messages, what to write, what to apply."""
         if ready.soft_state is not None:
             self._leader_changed(group)
+        route = self._post.route
         for message in ready.messages:
-            self._post.route(group, message)
+            route(group, message)
         if ready.runs or ready.snapshot is not None or ready.must_sync:
             self._write(group, ready)
         elif ready.responses:
@@ -293,14 +302,14 @@ class Scheduler:
             for group in back:
                 self.mark_dirty(group)
 
-    def _release(self, group: Group, responses: Iterable[Message]) -> None:
-        raft, own = group.raft, group.member_id
+    def _release(self, group: Group, responses: list[Message]) -> None:
+        own, route = group.member_id, self._post.route
         for message in responses:
             if message.to == own:
                 self._step_core(group, message)
             else:
-                self._post.route(group, message)
-        if raft.has_ready():
+                route(group, message)
+        if not group.dirty:
             self.mark_dirty(group)
 
     def _leader_changed(self, group: Group) -> None:
@@ -309,6 +318,8 @@ class Scheduler:
         group.reads.ask_again(float("inf"))
         if group.raft.leader:
             group.no_leader_since = None
+            # The same leader may be heard again in the same term, with a link that broke between.
+            self._post.resend(group)
             if group.proposals.queued or group.reads.queued:
                 self.mark_dirty(group)
         else:
@@ -372,15 +383,13 @@ class Scheduler:
     def _step(self, group: Group, message: Message) -> None:
         if message.to != group.member_id or message.sender not in group.routes:
             return  # for another member of this group, or from one it does not know
-        raft = group.raft
-        if message.type is MessageType.PROP:
+        kind = message.type
+        if kind is MessageType.PROP:
             self._intake.step_forwarded(group, message)
-        elif message.type is MessageType.SNAP:
-            return  # a snapshot arrives as a file, in a request of its own
-        else:
+        elif kind is not MessageType.SNAP:  # a snapshot arrives as a file, in a request of its own
             self._step_core(group, message)
-        if not group.dirty and raft.has_ready():
-            self.mark_dirty(group)
+        if not group.dirty:
+            self.mark_dirty(group)  # whether anything came of it is asked once, at its turn
 
     def _step_core(self, group: Group, message: Message) -> None:
         try:
@@ -394,22 +403,26 @@ class Scheduler:
         """A group's machine has taken `work`: tell raft, and whoever waited."""
         group, proposals = work.group, work.group.proposals
         if work.last:
+            # In log order: that an entry of a higher term was applied means something only once
+            # all entries before it have been matched.
+            start, fed = 0, iter(work.fed)
+            fresh = next(fed, None)
             for run in (*work.configured, *work.runs):
                 if run.term != group.applied_term:
                     group.applied_term = run.term
                     if proposals.applied_term(run.term):
                         self.mark_dirty(group)
-            start = 0
-            for run in work.fed:
-                if run.origin == group.member_id:
-                    proposals.applied(run, work.results[start : start + run.count])
-                start += run.count
+                if fresh is not None and fresh.last == run.last:
+                    if fresh.origin == group.member_id:
+                        proposals.applied(fresh, work.results[start : start + fresh.count])
+                    start += fresh.count
+                    fresh = next(fed, None)
             self._applied_entries += start
             group.applied = work.last
             group.raft.applied_to(work.last, work.weight)
             group.reads.applied(work.last)
             self._snapshots.applied(group, work.weight)
-            if group.raft.has_ready():
+            if not group.dirty and group.raft.has_ready():
                 self.mark_dirty(group)
         if work.capture is not None:
             self._snapshots.captured(work)
@@ -456,7 +469,6 @@ class Scheduler:
             return
         file = sink.file
         assert file is not None, "a finished sink knows its file"
-        self._received[group.id] = file
         self._step_core(
             group,
             Message(
@@ -467,13 +479,16 @@ class Scheduler:
                 snapshot=offer.snapshot,
             ),
         )
+        taken = group.raft.log.unstable.snapshot
+        if taken is not None and (taken.index, taken.term) == (offer.snapshot.index, offer.snapshot.term):
+            self._received[group.id, taken.index, taken.term] = file
         self.mark_dirty(group)
 
     def _install(self, group: Group, held: Held) -> None:
         """The log has recorded a received snapshot: the machine next, and only then the answer."""
-        file = self._received.pop(group.id)
         snapshot = held.snapshot
         assert snapshot is not None
+        file = self._received.pop((group.id, snapshot.index, snapshot.term))
         group.proposals.skipped()
 
         def done() -> None:

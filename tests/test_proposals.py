@@ -172,3 +172,23 @@ def test_only_runs_of_this_term_are_sent_again_in_order() -> None:
     proposed(table, 1, sequence=100, term=2)
     proposed(table, 1, sequence=200, term=1)
     assert [each.sequence for each in table.to_resend(2)] == [100, 300]
+
+
+def test_a_refusal_of_a_second_copy_proves_nothing() -> None:
+    table = ProposalTable()
+    waiters = proposed(table, 1, term=2)
+    assert list(table.to_resend(2))
+    assert not table.refused(100, LEADERSHIP_CHANGED)
+    assert waiters[0].told == []
+    table.applied(run(1).placed(9, 2), ["the first copy was in the log"])
+    assert waiters[0].told == ["the first copy was in the log"]
+
+
+def test_a_run_that_could_not_be_sent_was_dropped_and_a_second_copy_is_unknown() -> None:
+    table = ProposalTable()
+    first, second = proposed(table, 1, sequence=100, term=1), proposed(table, 1, sequence=101, term=2)
+    assert list(table.to_resend(2))
+    table.lost(100)
+    table.lost(101)
+    assert isinstance(first[0].told[0], ProposalDropped)
+    assert isinstance(second[0].told[0], OutcomeUnknown)
