@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -118,6 +119,36 @@ async def test_any_host_answers_for_any_key_and_a_lost_one_is_not_missed(tmp_pat
 
 
 @pytest.mark.slow
+async def test_a_host_that_was_away_too_long_gets_snapshots(tmp_path: Path) -> None:
+    """The others have compacted their logs past what it has; its other rows must go, too."""
+    settings = three_hosts(tmp_path, snapshot_interval_entries=20, snapshot_keep_entries=2)
+    members = members_of(each.listen for each in settings)
+    async with (
+        open_one(settings[0], members=members) as (first, client),
+        open_one(settings[1], members=members) as (_, second),
+    ):
+        async with open_one(settings[2], members=members) as (_, third):
+            await wait_ready(client, second, third)
+            for key in "ahq":
+                assert (await client.put(f"/kv/{key}-old", content=b"old")).status_code == 204
+                assert (await third.get(f"/kv/{key}-old")).content == b"old"
+        wanted = {f"{key}{i}": b"%d" % i for i in range(60) for key in "ahq"}
+        for key in "ahq":
+            await client.delete(f"/kv/{key}-old")
+        for key, value in wanted.items():
+            assert (await client.put(f"/kv/{key}", content=value)).status_code == 204
+        last_seen = {group.id: group.status().first_index for group in first.host.groups.values()}
+        assert min(last_seen.values()) > 40, "the logs were compacted"
+        for _ in range(2):  # the second time from its own file and log
+            async with open_one(settings[2], members=members) as (_, third):
+                await wait_ready(third)
+                page = (await third.get("/kv?limit=1000")).json()
+                assert [row["key"] for row in page["items"]] == sorted(wanted)
+                for key, value in list(wanted.items())[::17]:
+                    assert (await third.get(f"/kv/{key}?consistency=stale")).content == value
+
+
+@pytest.mark.slow
 async def test_without_a_quorum_clients_are_told_so(tmp_path: Path) -> None:
     """No leader: certainly not applied, stale reads go on, and each of many writes says it."""
     settings = three_hosts(tmp_path, leader_wait_s=0.3)
@@ -179,30 +210,49 @@ print("stopped")
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_a_host_cleanly(tmp_path: Path, number: signal.Signals) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "data")],
+@contextmanager
+def started(folder: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """A host in a process of its own, and a client of it; killed at the end."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment,
-    )
-    try:
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    ) as process:
+        try:
+            assert process.stdout is not None
+            address = next(line for line in process.stdout if line.startswith("127.")).strip()
+            with httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=30) as client:
+                while client.get("/kv/x").status_code == 503:
+                    pass
+                yield process, client
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_a_host_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    with started(tmp_path / "data") as (process, client):
+        assert client.put("/kv/a", content=b"1").status_code == 204
+        process.send_signal(number)
         assert process.stdout is not None
-        address = next(line for line in process.stdout if line.startswith("127.")).strip()
-        with httpx.Client(base_url=f"http://{address}", trust_env=False) as client:
-            while client.get("/kv/a").status_code == 503:
-                pass
-            assert client.put("/kv/a", content=b"1").status_code == 204
-            process.send_signal(number)
-            rest = process.stdout.read()
+        rest = process.stdout.read()
         assert process.wait(30) == 0, rest
-        assert rest.splitlines()[-1] == "stopped"
-        assert "Traceback" not in rest
-    finally:
+    assert rest.splitlines()[-1] == "stopped"
+    assert "Traceback" not in rest
+
+
+@pytest.mark.slow
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    """Whatever SQLite had not written yet comes again from the log, and once only."""
+    writes = [{"op": "put", "key": f"%{i:02X}", "value": "MQ=="} for i in range(256)]
+    with started(tmp_path / "data") as (process, client):
+        assert client.post("/kv", json=writes).status_code == 200
+        for i in range(40):
+            assert client.put(f"/kv/%{i:02X}", content=b"2").status_code == 204
         process.kill()
-        process.wait()
-        process.stdout.close()  # type: ignore[union-attr]  # it is a pipe: asked for above
+    with started(tmp_path / "data") as (_, client):
+        items = client.get("/kv?limit=1000").json()["items"]
+    assert [row["value"] for row in items] == ["Mg=="] * 40 + ["MQ=="] * 216
