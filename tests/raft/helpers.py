@@ -86,9 +86,13 @@ class Member:
     def id(self) -> MemberId:
         return self.core.id
 
-    def restart(self, applied: Index | None = None) -> None:
-        """Lose everything that is not on disk."""
-        self.config = attrs.evolve(self.config, applied=self.core.applied if applied is None else applied)
+    def restart(self) -> None:
+        """Lose everything that is not on disk.
+
+        What follows the snapshot is applied again: the configuration starts from there, too.
+        """
+        self.config = attrs.evolve(self.config, applied=self.log.first_index() - 1)
+        self.conf_state = self.log.initial_state()[1]
         self.core = self._start()
 
     def take(self) -> Ready:
