@@ -234,11 +234,31 @@ def _read_run(row: object) -> Run:
     payloads = loads(blob)
     if type(payloads) is not list or len(payloads) != count or set(map(type, payloads)) != {bytes}:
         raise WireError(f"run: the blob is not an array of {count} byte strings")
-    if sum(map(len, payloads)) != size:
-        raise WireError(f"run: the payloads do not add up to {size} bytes")
+    if sum(map(len, payloads)) != size or not _is_shortest(blob, payloads, size):
+        raise WireError(f"run: the blob is not the shortest array of payloads of {size} bytes")
     if kind and count != 1:
         raise WireError(f"run: {count} configuration changes in one run")
     return Run(first, last, term, _KINDS[kind], size, blob, origin, sequence, payloads)
+
+
+def _is_shortest(blob: bytes, payloads: list[bytes], size: int) -> bool:
+    """Whether `blob` is what the leader's encoder makes: nothing longer decodes to the same.
+
+    The decoder overlooks bytes behind the array, and lengths written with more bytes than
+    they need. As no header can be shorter than it must, the total tells.
+    """
+    count = len(payloads)
+    lengths = list(map(len, payloads))
+    least, most = min(lengths), max(lengths)
+    if most < 24:
+        return len(blob) == size + count + _head_bytes(count)
+    if least >= 24 and most < 256:
+        return len(blob) == size + 2 * count + _head_bytes(count)
+    return len(blob) == len(cbor2.dumps(payloads))
+
+
+def _head_bytes(count: int) -> int:
+    return 1 if count < 24 else 2 if count < 256 else 3 if count < 65536 else 5
 
 
 def _read_log_runs(rows: list[Any], index: int) -> list[Run]:

@@ -278,6 +278,7 @@ async def refused_for_good(send: object) -> bool:
     return True
 
 
+@pytest.mark.slow
 async def test_a_stalled_stream_is_given_up() -> None:
     """A peer that takes nothing for `stall_timeout_s` is down, and what waited is gone."""
     a, b = Recorder(), Recorder()

@@ -204,6 +204,7 @@ async def test_nobody_there_fails_the_transfer() -> None:
         assert "cannot be reached" in str(await source.done())
 
 
+@pytest.mark.slow
 async def test_a_file_that_cannot_be_read_fails_the_transfer() -> None:
     store, source = Store(), Source(some_bytes(1 << 20))
 
