@@ -29,6 +29,7 @@ class Catalog:
         groups: dict[GroupId, Group],
         post: Post,
         executor: Executor,
+        apply_executor: Executor,
         submit: Callable[[WriteBatch, Callable[[], None]], None],
     ) -> None:
         self._config = config
@@ -37,8 +38,10 @@ class Catalog:
         self._groups = groups
         self._post = post
         self._executor = executor
+        self._apply_executor = apply_executor
         self._submit = submit
-        self._creating: set[GroupId] = set()
+        self._changing: set[GroupId] = set()
+        """Being made or removed."""
 
     def load_groups(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Bring back every group found in the log. May block: call it before anything runs.
@@ -69,17 +72,17 @@ class Catalog:
             HostClosed, StorageFailed: The host cannot take any.
         """
         for group_id in wanted:
-            if group_id in self._groups or group_id in self._creating:
+            if group_id in self._groups or group_id in self._changing:
                 raise GroupExists(group_id)
         batch = self._env.store.batch()
         for group_id, (membership, meta) in wanted.items():
             # The same on every member whatever the order of the list: that makes it a cluster.
             point = Snapshot(INITIAL_INDEX, 1, membership.conf_state(), membership.encode())
             batch.create(group_id, meta.encode(), HardState(term=1, commit=INITIAL_INDEX), point)
-        self._creating.update(wanted)
+        self._changing.update(wanted)
 
         def done() -> None:
-            self._creating.difference_update(wanted)
+            self._changing.difference_update(wanted)
             logs = self._env.store.groups()
             try:
                 groups = [
@@ -120,19 +123,33 @@ class Catalog:
         if group.failed is None:
             group.stop(GroupNotFound(group_id))
         self._post.disconnect(group)
-        batch = self._env.store.batch()
-        batch.remove(group_id)
+        self._changing.add(group_id)
+
+        def discarded(_: None, error: BaseException | None) -> None:
+            if error is not None:
+                failure = StorageFailed(f"deleting the state of group {group_id} failed: {error!r}")
+                waiter.fail(failure)
+                return
+            batch = self._env.store.batch()
+            batch.remove(group_id)
+            self._submit(
+                batch, lambda: self._executor.submit(lambda: self._env.snapshots.remove(group_id), deleted)
+            )
 
         def deleted(_: None, error: BaseException | None) -> None:
+            self._changing.discard(group_id)
             if error is None:
                 waiter.resolve(None)
             else:
                 waiter.fail(StorageFailed(f"deleting snapshots of group {group_id} failed: {error}"))
 
-        # Files only after the record: a group must never be found in the log without its snapshot.
-        self._submit(
-            batch, lambda: self._executor.submit(lambda: self._env.snapshots.remove(group_id), deleted)
-        )
+        # The machine's state first: found without a log it would pass for applied. Then the log,
+        # and only then the files, for a group in the log must have the snapshot it stands on.
+        if group.machine.blocking:
+            self._apply_executor.submit(group.machine.discard, discarded)
+        else:
+            group.machine.discard()
+            discarded(None, None)
 
     def _open(self, log: GroupLog, machine: StateMachine, stands: Index) -> Group:
         meta = GroupMeta.decode(log.meta)

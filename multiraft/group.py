@@ -7,7 +7,7 @@ those without, but not documented as public, belong to the scheduler and its hel
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -124,6 +124,32 @@ class QueryWaiter:
         self._waiter.fail(error)
 
 
+class Leadership:
+    """An iterator over a group's leaders; see `Group.leadership`.
+
+    A class and no generator, so that leaving its loop early leaves nothing to close.
+    """
+
+    __slots__ = ("_group", "_seen")
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._seen = -1
+
+    def __aiter__(self) -> Leadership:
+        return self
+
+    async def __anext__(self) -> Member | None:
+        group = self._group
+        if self._seen == group.leader_version:
+            while self._seen == group.leader_version:
+                await group.watch_leader()
+        else:
+            await trio.lowlevel.checkpoint()
+        self._seen = group.leader_version
+        return group.leader
+
+
 @attrs.frozen
 class PeerStatus:
     """How far the leader knows one member to be."""
@@ -210,7 +236,6 @@ class Group:
     """
 
     __slots__ = (
-        "_leader_version",
         "_watchers",
         "applied",
         "applied_term",
@@ -224,6 +249,7 @@ class Group:
         "generation",
         "host",
         "id",
+        "leader_version",
         "limits",
         "log",
         "machine",
@@ -290,7 +316,7 @@ class Group:
         self.asked_snapshot = False
         self.capture_waiters: list[Waiter] = []
         self.no_leader_since: float | None = None
-        self._leader_version = 0
+        self.leader_version = 0
         self._watchers: trio.lowlevel.ParkingLot | None = None
 
     def __repr__(self) -> str:
@@ -408,27 +434,21 @@ class Group:
             failed=None if self.failed is None else str(self.failed),
         )
 
-    async def leadership(self) -> AsyncIterator[Member | None]:
-        """Yield the present leader, then the leader after every change.
+    def leadership(self) -> Leadership:
+        """Iterate over the leader: the present one first, then the one after every change.
 
         Level-triggered: a slow reader skips states that are over, but never misses the last one.
+        `async for leader in group.leadership()` gets a `Member`, or None while there is none.
 
         Raises:
-            HostClosed: The group or its host stopped.
+            HostClosed: The group or its host stopped; or why the group did.
         """
-        seen = -1
-        while True:
-            while self._leader_version == seen:
-                self._check_running()
-                await self._watch_leader()
-            seen = self._leader_version
-            yield self.leader
+        return Leadership(self)
 
     async def wait_leader(self) -> Member:
         """Return the leader as soon as one is known."""
         while (leader := self.leader) is None:
-            self._check_running()
-            await self._watch_leader()
+            await self.watch_leader()
         await trio.lowlevel.checkpoint()
         return leader
 
@@ -456,8 +476,7 @@ class Group:
                 self.raft.transfer_leadership(to)
                 self.host.mark_dirty(self)
             while self.leader != member:
-                self._check_running()
-                await self._watch_leader()
+                await self.watch_leader()
         if waiting.cancelled_caught:
             raise TransferFailed(f"member {to} did not take over group {self.id} in time")
 
@@ -477,7 +496,7 @@ class Group:
     # --- what the scheduler calls --------------------------------------------------------------
 
     def leader_changed(self) -> None:
-        self._leader_version += 1
+        self.leader_version += 1
         if self._watchers is not None:
             self._watchers.unpark_all()
 
@@ -516,7 +535,9 @@ class Group:
         if self.host.closing:
             raise HostClosed("the host is closing")
 
-    async def _watch_leader(self) -> None:
+    async def watch_leader(self) -> None:
+        """Return after the next change of leader. Raises: Why the group stopped."""
+        self._check_running()
         if self._watchers is None:
             self._watchers = trio.lowlevel.ParkingLot()
         await self._watchers.park()

@@ -149,7 +149,14 @@ class Scheduler:
         self._received: dict[tuple[GroupId, Index, Term], SnapshotFile] = {}
         """Files of snapshots that raft took and the log has not recorded yet."""
         self.catalog = Catalog(
-            config, environment, self, self.groups, self._post, snapshot_executor, self._submit
+            config,
+            environment,
+            self,
+            self.groups,
+            self._post,
+            snapshot_executor,
+            apply_executor,
+            self._submit,
         )
         self.peer_up = self._post.peer_up
         self.peer_down = self._post.peer_down

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import attrs
 import structlog
@@ -33,11 +32,6 @@ CONNECTIONS_MAX = 4096
 CLAIM_RETRY_S = 1.0
 DRAIN_S = 5.0
 """How long closing waits for requests that are under way."""
-SWITCH_INTERVAL_S = 0.0005
-"""How long a thread may keep Python's global lock from one that waits for it. With the default of
-5 ms the worker that applies waits that long after every call into SQLite, as soon as the host's
-own thread is busy: a tenth of it makes batches of 100 writes three times as fast."""
-
 log = structlog.get_logger("multiraft.kv")
 
 
@@ -106,11 +100,10 @@ async def open_kv(
     listeners = await _listen(config.http)
     try:
         # open_host lets exceptions out bare, those of the nursery below included.
-        with _switching_often():
-            async with open_host(config, machines) as host:
-                await _create_missing(host, division, members)
-                async with _serving(host, division, listeners) as served:
-                    yield served
+        async with open_host(config, machines) as host:
+            await _create_missing(host, division, members)
+            async with _serving(host, division, listeners) as served:
+                yield served
     finally:
         for listener in listeners:
             listener.socket.close()
@@ -191,13 +184,3 @@ def _other_division() -> ConfigError:
         "this cluster divides its keys over groups in another way; give this host the groups and "
         "boundaries that the others have, and that it was first started with",
     )
-
-
-@contextmanager
-def _switching_often() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, SWITCH_INTERVAL_S))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
