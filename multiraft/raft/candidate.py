@@ -38,8 +38,11 @@ def on_vote(state: State, message: Message) -> None:
     elif result is VoteResult.WON:
         if state.role is RaftRole.PRE_CANDIDATE:
             campaign(state, Campaign.ELECTION)
-        else:
+        elif state.id in state.tracker.votes or state.id not in state.tracker.config.voters:
             become_leader(state)
+        # Else our own vote is not on disk yet, though a quorum of others may do without it. Were
+        # we to lead now and crash, we could stand for this same term again: who voted for us would
+        # do so once more, and this term would have two leaders with different logs (thesis §3.8).
 
 
 def _concede(handle: Handler) -> Handler:
