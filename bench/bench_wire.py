@@ -142,7 +142,8 @@ class Link:
         self._arrived.set()
 
     async def send(self, lane: Lane, items: list[Envelope]) -> None:
-        while not self.transport.send(self.address, lane, items):
+        # Nobody says when an outbox has room again: raft does not wait for it either.
+        while not self.transport.send(self.address, lane, items):  # noqa: ASYNC110
             await trio.sleep(0.001)
 
     async def answered(self) -> None:

@@ -334,10 +334,10 @@ async def test_closing_fails_what_is_under_way() -> None:
         bounds = attrs.evolve(QUICK, max_snapshots_out=1)
         async with serve(hello(1), Recorder(), bounds=bounds) as one:
             source.send(one, two.address)
-            waiting.send(one, two.address)
             with trio.fail_after(5):
                 while not source.offsets:
                     await trio.testing.wait_all_tasks_blocked(0.001)
+            waiting.send(one, two.address)
             # A read that blocks holds up the close: a thread cannot be abandoned with the file open.
             threading.Timer(0.05, source.gate.set).start()
         assert isinstance(source.outcome[0], HostClosed)
