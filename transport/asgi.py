@@ -253,7 +253,11 @@ class HttpServer:
 
 
 def open_window() -> None:
-    """Widen the flow-control window of the connection whose request this task handles."""
+    """Widen the flow-control window of the connection whose request this task handles.
+
+    Neither hypercorn nor quart has a setting for it. Measured on loopback: frames of 1 MiB go
+    five times as fast as with HTTP/2's defaults, frames of 50 KiB twice.
+    """
     protocol = _connection.get().protocol.protocol
     if not isinstance(protocol, H2Protocol):
         return
