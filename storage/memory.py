@@ -29,7 +29,9 @@ __all__ = ["Fault", "MemoryFile", "MemoryFiles"]
 
 Fault = Callable[[str, str], OSError | None]
 """Asked before every operation with its name and path; an error it returns is raised. The
-operation then has no effect, but for a write, whose first half is there."""
+operation then has no effect, with two exceptions. Of a write the first half is there. A failed
+sync leaves what was written readable, but takes it for clean, as Linux does: no later sync makes it
+durable (https://lwn.net/Articles/752063/)."""
 
 _PIECES_MAX = 6
 
@@ -149,7 +151,11 @@ class MemoryFile:
         return self._node.size
 
     def sync(self) -> None:
-        self._begin("sync")
+        try:
+            self._begin("sync")
+        except OSError:
+            self._node.pending.clear()
+            raise
         self._node.sync()
 
     def close(self) -> None:

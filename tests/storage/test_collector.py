@@ -63,6 +63,23 @@ def test_segments_without_anything_live_go_and_two_are_kept_for_reuse() -> None:
     assert len(files.list(WAL)) == 3
 
 
+def test_a_segment_missing_at_the_front_is_noticed_after_collecting_too() -> None:
+    files = MemoryFiles()
+    store = reopen(files)
+    created(store)
+    fill(store, 1, 1, 50)
+    write(store, lambda b: b.remove(1))
+    settle(store)
+    created(store)
+    fill(store, 1, 1, 50)
+    store.close()
+    names = segments(files)
+    assert names[0] != "0000000000000001.wal"
+    files.remove(f"{WAL}/{names[0]}")
+    with pytest.raises(CorruptRecord, match=f"{names[0]}.*missing"):
+        reopen(files)
+
+
 def test_a_straggler_is_copied_out_of_the_way() -> None:
     files = MemoryFiles()
     store = reopen(files, total_bytes=4 * SEGMENT)

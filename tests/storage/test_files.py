@@ -187,6 +187,19 @@ def test_a_name_without_its_data_reads_as_it_was_synced() -> None:
     assert files.read_file("/d/new") == b""
 
 
+def test_after_a_failed_sync_the_next_one_lies() -> None:
+    files = disk_with(b"old")
+    file = files.open("/d/a")
+    file.write(0, b"new")
+    files.fail_nth(1, OSError(errno.EIO, "bad"))
+    with pytest.raises(OSError, match="bad"):
+        file.sync()
+    file.sync()
+    assert files.read_file("/d/a") == b"new"
+    files.crash(lambda _: 1)
+    assert files.read_file("/d/a") == b"old"
+
+
 def test_a_dead_process_loses_nothing_but_its_locks() -> None:
     files = disk_with(b"x")
     files.lock("/d/lock")

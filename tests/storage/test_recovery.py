@@ -178,6 +178,24 @@ def test_a_missing_segment_is_named() -> None:
         assert caught.value.segment == missing
 
 
+def test_a_batch_written_to_the_wrong_place_is_damage() -> None:
+    """Both are valid alone and equally long; only the chain tells that they changed places."""
+    files = MemoryFiles()
+    store = reopen(files)
+    created(store)
+    ends = []
+    for payload in (b"one", b"two", b"six"):
+        write(store, lambda b, data=payload: b.meta(1, data))  # type: ignore[misc]
+        ends.append(SEGMENT_HEADER_BYTES + store.statistics().bytes_written)
+    store.close()
+    data = files.read_file(path_of(1))
+    first, second = data[ends[0] : ends[1]], data[ends[1] : ends[2]]
+    files.damage(path_of(1), ends[0], second + first)
+    refusal = refusal_of(files)
+    assert refusal is not None
+    assert refusal.offset == ends[0]
+
+
 def test_a_foreign_segment_does_not_fit_in() -> None:
     files, _, _ = written(80, close=True)
     other, _, _ = written(80, seed=6, close=True)

@@ -143,8 +143,10 @@ def test_groups_of_batches_under_way_count_already() -> None:
     write(store, lambda b: b.create(1, b"", HardState(), point(0)))
     with pytest.raises(GroupExists):
         store.submit(late, ignore)
+    assert store._wal._pending == {1: True}
     writer.release()
     assert store.groups()[1].meta == b""
+    assert store._wal._pending == {}, "or every later batch looks there first"
 
 
 def test_compaction_asks_for_an_entry_that_is_durable() -> None:
@@ -175,7 +177,7 @@ def test_a_compaction_that_comes_late_does_not_undo_a_later_one() -> None:
     write(store, lambda b: b.compact(1, point(7), 3))
     writer.release()
     before = observed(store.groups())
-    assert before[1].base == (8, 1)
+    assert (before[1].base, before[1].snapshot) == ((8, 1), point(7))
     store.close()
     assert observed(reopen(files).groups()) == before
 
