@@ -39,6 +39,7 @@ class Progress:
         match: The highest index known to be on its disk and equal to ours.
         next: The first index not sent yet (thesis, Figure 3.1). Guessed in PROBE.
         sent_commit: The highest commit index it will know if nothing that was sent is lost.
+        appended: An append was sent since the last heartbeat was due.
         pending_snapshot: In SNAPSHOT: the index of the snapshot that was sent.
         flow_paused: PROBE: an append is under way; REPLICATE: the window is full. A heartbeat's
             answer lifts it for one append.
@@ -47,6 +48,7 @@ class Progress:
     """
 
     __slots__ = (
+        "appended",
         "flow_paused",
         "inflights",
         "is_learner",
@@ -71,6 +73,7 @@ class Progress:
         self.next = next_index
         self.state = PROBE
         self.sent_commit = 0
+        self.appended = False
         self.pending_snapshot = 0
         self.flow_paused = False
         self.recent_active = recent_active
@@ -83,6 +86,7 @@ class Progress:
         self.match = match
         self.next = next_index
         self.sent_commit = 0
+        self.appended = False
         self.recent_active = False
 
     # --- changes of state ------------------------------------------------------------------

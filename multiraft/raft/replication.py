@@ -63,6 +63,7 @@ def send_append(state: State, member: MemberId, progress: Progress, *, even_empt
     else:
         return False
     progress.sent_commit = log.committed
+    progress.appended = True
     state.messages.append(
         Message(APP, member, state.id, state.term, anchor_term, anchor, log.committed, runs)
     )
@@ -111,14 +112,24 @@ def broadcast_heartbeat(state: State) -> None:
         position = state.reads.beat(state.ticks)
     else:
         position = state.reads.last_position
-    send_heartbeats(state, position)
+    send_heartbeats(state, position, spare=not position and state.config.commit_notices)
 
 
-def send_heartbeats(state: State, position: int) -> None:
-    """Heartbeats that ask for confirmation of reads up to `position`; 0: of none."""
+def send_heartbeats(state: State, position: int, spare: bool = False) -> None:
+    """Heartbeats that ask for confirmation of reads up to `position`; 0: of none.
+
+    `spare` leaves out followers that an append went to since the last beat. It did all that a
+    heartbeat does: reset their timer, told the commit index, and asked for an answer. If it was
+    lost, no append follows it in time, or one does and is refused; so the next beat, or that
+    refusal, finds out.
+    """
     context = encode_position(position)
     committed = state.log.committed
     for member, progress in state.tracker.others:
+        if progress.appended:
+            progress.appended = False
+            if spare and progress.state is REPLICATE:
+                continue
         commit = min(progress.match, committed)
         progress.sent_commit = commit
         state.messages.append(
