@@ -130,8 +130,7 @@ def parse(text: str, name: str) -> Iterator[Directive]:
             stripped = stripped[:-1] + " " + (lines.take() or "").strip()
         position = f"{name}:{number}"
         given, separated = _input(lines)
-        expected_line = lines.number + 1
-        expected = _expected(lines, position) if separated else ""
+        expected_line, expected = _expected(lines, position) if separated else (lines.number, "")
         command, _, rest = stripped.partition(" ")
         arguments = parse_arguments(rest, position)
         yield Directive(name, number, expected_line, command, arguments, given, expected)
@@ -159,15 +158,17 @@ def _input(lines: _Lines) -> tuple[str, bool]:
     return "\n".join(taken).strip(), False
 
 
-def _expected(lines: _Lines, position: str) -> str:
+def _expected(lines: _Lines, position: str) -> tuple[int, str]:
+    """The number of the first expected line, and all of them."""
     line = lines.take()
+    first = lines.number
     if line == SEPARATOR:
-        return _double_expected(lines, position)
+        return first + 1, _double_expected(lines, position)
     taken: list[str] = []
     while line is not None and line.strip():
         taken.append(line + "\n")
         line = lines.take()
-    return "".join(taken)
+    return first, "".join(taken)
 
 
 def _double_expected(lines: _Lines, position: str) -> str:

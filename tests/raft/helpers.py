@@ -120,7 +120,8 @@ class Member:
             self.core.applied_to(ready.committed[-1].last, total_weight(ready.committed))
         for response in ready.responses:
             if response.to == self.id:
-                self.core.step(response)
+                with suppress(PeerNotFound):  # our own acknowledgement, and we were just removed
+                    self.core.step(response)
             else:
                 outgoing.append(response)
         return outgoing

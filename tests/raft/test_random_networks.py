@@ -12,7 +12,7 @@ import random
 import pytest
 
 from multiraft.errors import ProposalDropped
-from multiraft.messages import ConfChange, ConfChangeTransition, ConfChangeType, Message, Run
+from multiraft.messages import ConfChange, ConfChangeTransition, ConfChangeType, Message, MessageType, Run
 from multiraft.raft.core import RaftRole
 from multiraft.raft.failures import PeerNotFound
 from multiraft.raft.ready import Ready
@@ -91,7 +91,11 @@ class Chaos:
         at = 0 if self.random.random() < 0.7 else self.random.randrange(len(self.flying))
         message = self.flying.pop(at)
         fate = self.random.random() if self.faulty else 1.0
-        if frozenset((message.sender, message.to)) in self.cut or fate < 0.04:
+        lost = frozenset((message.sender, message.to)) in self.cut or fate < 0.04
+        if message.type is MessageType.SNAP:
+            # Whoever carries snapshots has to say what became of them.
+            self.members[message.sender].core.report_snapshot(message.to, not lost)
+        if lost:
             return
         if fate < 0.08:
             self.flying.append(message)
