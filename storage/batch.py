@@ -7,7 +7,7 @@ machine, half entries and half hard states: 0.6 µs to build a record, 0.75 µs 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
 from multiraft.errors import GroupExists, GroupNotFound, LogUnavailable
@@ -207,6 +207,18 @@ class Batch:
 
     def log_start(self, sequence: int) -> None:
         self._add(pack_log_start(sequence))
+
+    def spend(self) -> list[bytes]:
+        """Hand over what is to be written; from now on every method raises AttributeError.
+
+        Else a write added too late would be shown without ever having been on disk.
+        """
+        buffers, self.buffers = self.buffers, cast("list[bytes]", ())
+        return buffers
+
+    @property
+    def spent(self) -> bool:
+        return type(self.buffers) is not list
 
     # --- when it is durable -----------------------------------------------------------------
 

@@ -88,15 +88,15 @@ class Replay:
     def _record(
         self, kind: int, group: int, data: bytes, at: int, after: int, segment: Segment, offset: int
     ) -> None:
+        log = self._groups.get(group)
         if kind == REMOVE:
-            log = self._groups.pop(group, None)
             if log is not None:
+                del self._groups[group]
                 log.drop_all()
             return
         if kind == LOG_START:
             self.start = max(self.start, unpack_log_start(data[at + RECORD_HEAD_BYTES : after]))
             return
-        log = self._groups.get(group)
         if log is None:
             log = self._groups[group] = StoredGroup(group, self._shelf)
         if kind in (ENTRIES, RELOCATED):

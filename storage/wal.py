@@ -85,14 +85,14 @@ class Wal:
 
     def submit(self, batch: WriteBatch, done: Callable[[], None]) -> None:
         assert isinstance(batch, Batch), "a log takes its own batches"
+        assert not batch.spent, "a batch is submitted once"
         self._check_open()
         self._check_overlay(batch)
         size = batch.bytes
         if size + _OVERHEAD > BATCH_BYTES_MAX:
             raise ValueError(f"a batch of {size} bytes is above the limit of {BATCH_BYTES_MAX} bytes")
         segment, offset = self._place(size) if batch else (self._active, self._active.used)
-        job = WriteJob(segment, offset, batch.buffers, size, batch.count, done)
-        batch.buffers = []  # the writer lets go of them once they are written
+        job = WriteJob(segment, offset, batch.spend(), size, batch.count, done)
         self._under_way.append(_UnderWay(batch, job))
         self._writer.submit(job)
 

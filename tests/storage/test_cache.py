@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multiraft.messages import Run
@@ -17,6 +17,7 @@ steps = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(steps, st.integers(0, 4000))
 def test_the_cache_holds_tails_within_its_budget(script: list[tuple[str, int, int]], budget: int) -> None:
     cache = EntryCache(budget)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multiraft.storage.index import (
@@ -37,6 +37,7 @@ def plain(rows: array[int]) -> Rows:
     return [(rows[at + FIRST], rows[at + LAST], rows[at + TERM]) for at in range(0, len(rows), STRIDE)]
 
 
+@settings(deadline=None, max_examples=60)
 @given(steps)
 def test_rows_follow_a_plain_list(script: list[tuple[str, int]]) -> None:
     rows, model = new_rows(), Rows()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from multiraft.errors import CorruptRecord
 from multiraft.messages import HardState
 from multiraft.storage.inspect import Item, Problem, inspect_log, verify_log
@@ -105,6 +107,7 @@ def test_a_torn_tail_is_shown_and_is_no_problem() -> None:
     assert verify_log(files, DATA) == []
 
 
+@pytest.mark.slow
 def test_verify_finds_what_keeps_the_log_from_opening() -> None:
     """A problem is listed exactly when opening is refused, and it is the same one."""
     whole = worked(3, 12)

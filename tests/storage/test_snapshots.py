@@ -52,6 +52,7 @@ def test_no_chunks_and_empty_chunks() -> None:
     assert list(store.read(file)) == []
 
 
+@pytest.mark.slow
 def test_a_chunk_above_the_limit_is_split() -> None:
     _, store, file = written(chunks=[bytes(CHUNK_BYTES_MAX + 1)])
     assert [len(chunk) for chunk in store.read(file)] == [CHUNK_BYTES_MAX, 1]

@@ -207,6 +207,20 @@ def test_a_batch_fills_a_segment_to_its_last_byte_or_goes_to_the_next() -> None:
         assert reopen(files).groups()[1].last_index() == 1
 
 
+def test_a_batch_is_spent_once_it_was_submitted() -> None:
+    """A write added too late would be shown without ever having been on disk."""
+    store, writer = held_store(MemoryFiles())
+    batch = store.batch()
+    batch.create(1, b"", HardState(), point(0))
+    store.submit(batch, ignore)
+    with pytest.raises(AttributeError):
+        batch.append(1, [run_of(1, [b"late"])])
+    with pytest.raises(AssertionError):
+        store.submit(batch, ignore)
+    writer.release()
+    assert store.groups()[1].last_index() == 0
+
+
 def test_a_closed_log_takes_nothing() -> None:
     store = reopen(MemoryFiles())
     store.close()
