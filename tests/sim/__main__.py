@@ -18,7 +18,9 @@ def main() -> int:
     parser.add_argument("--lines", type=int, default=60, help="lines of the trace shown with a failure (60)")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
     options = parser.parse_args()
-    seeds = [options.seed] if options.seed is not None else range(options.first, options.first + options.seeds)
+    seeds = (
+        [options.seed] if options.seed is not None else range(options.first, options.first + options.seeds)
+    )
     sink = (lambda line: _say(line)) if options.verbose else None
     failed: list[int] = []
     started = time.perf_counter()

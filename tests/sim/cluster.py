@@ -176,9 +176,7 @@ class Cluster:
             return False
 
     def _equal(self) -> bool:
-        return all(
-            len({host.machines[group].state for host in self.hosts}) == 1 for group in self.group_ids
-        )
+        return all(len({host.machines[group].state for host in self.hosts}) == 1 for group in self.group_ids)
 
     def _described(self) -> str:
         lines = [f"{len(self.clients.pending)} calls pending"]

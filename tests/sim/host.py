@@ -123,7 +123,7 @@ class SimHost:
             self.files.fault = dies_after(self._random.randrange(60))
         try:
             scheduler = self._open()
-        except (OSError, StorageFailed) as error:
+        except (OSError, MultiraftError) as error:
             if not dying:
                 raise Violation(f"{self.name} cannot be started: {error!r}") from error
             self.files.fault = None
@@ -287,6 +287,10 @@ class SimHost:
             return
         finally:
             self._in_pass = False
+        if self.disk_failing and any(group.failed for group in scheduler.groups.values()):
+            # A snapshot could not be read. A group that stopped is mended like a host: by a restart.
+            self._die_of(StorageFailed("the disk failed under a state machine"))
+            return
         self.cluster.invariants.after_pass(self)
         if more:
             self._ask_for_pass()

@@ -216,5 +216,3 @@ class RecordingStore:
 
     def close(self) -> None:
         """Hosts of a simulation are never closed, only stopped."""
-
-

@@ -1,0 +1,444 @@
+"""Known bugs, to be planted in the real code: who trusts the simulator should see it catch them.
+
+Each is a context manager that patches the code under test and puts it back. Most are faults that
+real systems had; some this code had until the simulator found them. A patched function repeats as
+little of the real one as it can, so that it goes on being that function with one bug in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import attrs
+
+from multiraft import intake
+from multiraft.apply import Applier, Work
+from multiraft.errors import ProposalDropped
+from multiraft.group import Group
+from multiraft.interfaces import SnapshotFile
+from multiraft.messages import HardState, Message, MessageType, Run, Snapshot
+from multiraft.proposals import ProposalTable
+from multiraft.raft import candidate, core, follower, leader, leader_reads
+from multiraft.raft.core import Raft, RaftRole
+from multiraft.raft.election import Campaign, campaign
+from multiraft.raft.leader import become_leader
+from multiraft.raft.log import RaftLog
+from multiraft.raft.quorum import VoteResult
+from multiraft.raft.ready import Ready
+from multiraft.raft.state import State
+from multiraft.raft.unstable import Unstable
+from multiraft.scheduler import Held, Scheduler
+from multiraft.storage.appender import Appender
+from multiraft.storage.batch import Batch
+from multiraft.storage.memory import MemoryFile
+from multiraft.types import GroupId, Index, Term
+
+Mutant = Callable[[], AbstractContextManager[None]]
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def planted(make: Callable[[], Iterator[None]]) -> Mutant:
+    mutant = contextmanager(make)
+    MUTANTS[make.__name__] = mutant
+    return mutant
+
+
+def replaced(owner: object, name: str, value: object) -> Any:
+    """`owner.name` is `value` for a while. A plain attribute swap; nothing is mocked."""
+    return patch.object(owner, name, value)
+
+
+@contextmanager
+def handler(role: RaftRole, kind: MessageType, value: Callable[[State, Message], None]) -> Iterator[None]:
+    """The core's handler of `kind` in `role` is `value` for a while."""
+    table = core._HANDLERS[role]
+    before = table[kind]
+    table[kind] = value
+    try:
+        yield
+    finally:
+        table[kind] = before
+
+
+# --- what is promised before it is durable -------------------------------------------------------
+
+
+def _split(group: Group, responses: list[Message]) -> tuple[list[Message], list[Message]]:
+    own = [message for message in responses if message.to == group.member_id]
+    return own, [message for message in responses if message.to != group.member_id]
+
+
+@planted
+def answers_before_the_sync() -> Iterator[None]:
+    """Acknowledgements and votes leave with the pass that made them (§3.8; BEHAVIOURS 17)."""
+
+    def hold(self: Scheduler, group: Group, responses: list[Message], snapshot: Snapshot | None) -> None:
+        own, others = _split(group, responses)
+        for message in others:
+            self._post.route(group, message)
+        group.unsynced += 1
+        self._held.append(Held(group, own, snapshot))
+
+    with replaced(Scheduler, "_hold", hold):
+        yield
+
+
+@planted
+def leader_counts_itself_at_once() -> Iterator[None]:
+    """A leader's own acknowledgement does not wait for its disk (etcd #14370)."""
+
+    def hold(self: Scheduler, group: Group, responses: list[Message], snapshot: Snapshot | None) -> None:
+        early = [m for m in responses if m.to == group.member_id and m.type is MessageType.APP_RESP]
+        group.unsynced += 1
+        self._held.append(Held(group, [m for m in responses if m not in early], snapshot))
+        for message in early:
+            group.raft.step(message)
+
+    with replaced(Scheduler, "_hold", hold):
+        yield
+
+
+@planted
+def vote_is_not_persisted() -> Iterator[None]:
+    """The term reaches the disk, the vote does not (§3.8; PySyncObj issue 84)."""
+    real = Batch.hard_state
+
+    def hard_state(self: Batch, group: int, state: HardState) -> None:
+        real(self, group, attrs.evolve(state, vote=0))
+
+    with replaced(Batch, "hard_state", hard_state):
+        yield
+
+
+@planted
+def hard_state_is_not_persisted() -> Iterator[None]:
+    """Entries reach the disk, term and vote do not."""
+    real = Scheduler._write
+
+    def write(self: Scheduler, group: Group, ready: Ready) -> None:
+        if ready.runs or ready.snapshot is not None:
+            ready.hard_state = None
+        real(self, group, ready)
+
+    with replaced(Scheduler, "_write", write):
+        yield
+
+
+@planted
+def log_is_not_synced() -> Iterator[None]:
+    """The log is written, but nobody waits for the disk."""
+
+    def flush_and_sync(self: Appender) -> None:
+        self._flush()
+        self._unsynced = False
+        self._durable = self._end
+
+    with replaced(Appender, "_flush_and_sync", flush_and_sync):
+        yield
+
+
+@planted
+def leads_before_its_own_vote_is_durable() -> Iterator[None]:
+    """Elected by the others while its own disk stalls, it may be elected for that term again."""
+
+    def on_vote(state: State, message: Message) -> None:
+        state.tracker.record_vote(message.sender, not message.reject)
+        result = state.tracker.tally()[2]
+        if result is VoteResult.LOST:
+            state.become_follower(state.term, 0)
+        elif result is VoteResult.WON:
+            become_leader(state)
+
+    with handler(RaftRole.CANDIDATE, MessageType.VOTE_RESP, on_vote):
+        yield
+
+
+# --- elections -----------------------------------------------------------------------------------
+
+
+@planted
+def votes_for_everybody() -> Iterator[None]:
+    """A second vote in one term (Figure 3.1, RequestVote, receiver's rule 2)."""
+    real = core.on_vote_request
+
+    def on_vote(state: State, message: Message) -> None:
+        if message.term == state.term and state.role is RaftRole.FOLLOWER:
+            state.vote = 0
+        real(state, message)
+
+    with handler(RaftRole.FOLLOWER, MessageType.VOTE, on_vote):
+        yield
+
+
+@planted
+def votes_for_shorter_logs() -> Iterator[None]:
+    """The voter does not compare logs (§3.6.1)."""
+    with replaced(RaftLog, "up_to_date", lambda *_: True):
+        yield
+
+
+@planted
+def pre_candidate_keeps_its_leader() -> Iterator[None]:
+    """With check-quorum, pre-candidates refuse each other for ever (etcd #8334, #9586)."""
+    real = campaign
+
+    def keeping(state: State, kind: Campaign) -> None:
+        before = state.leader
+        real(state, kind)
+        if kind is Campaign.PRE_ELECTION:
+            state.leader = before
+            state.election_elapsed = 0
+
+    module = "multiraft.raft.election.campaign"
+    with patch(module, keeping):
+        yield
+
+
+# --- the log -------------------------------------------------------------------------------------
+
+
+@planted
+def commits_older_terms_by_counting() -> Iterator[None]:
+    """§3.6.2, Figure 3.7: an entry of an older term on a majority is not committed by that."""
+
+    def advance(state: State) -> bool:
+        index = state.tracker.committed()
+        if index <= state.log.committed:
+            return False
+        state.log.commit_to(index)
+        return True
+
+    with replaced(leader, "advance_commit", advance):
+        yield
+
+
+@planted
+def follower_truncates_what_matches() -> Iterator[None]:
+    """A late append cuts off entries behind it that were acknowledged (Figure 3.1, rule 3)."""
+
+    def merge(self: RaftLog, runs: Sequence[Run]) -> None:
+        fresh = [run for run in runs if run.last > self.committed]
+        if fresh:
+            first = max(fresh[0].first, self.committed + 1)
+            self.append([fresh[0].cut(first, fresh[0].last), *fresh[1:]])
+
+    with replaced(RaftLog, "merge", merge):
+        yield
+
+
+@planted
+def follower_commits_all_the_leader_did() -> Iterator[None]:
+    """The commit index is not capped at what the append vouches for (Figure 3.1, rule 5)."""
+    real = follower.handle_append
+
+    def on_append(state: State, message: Message) -> None:
+        state.election_elapsed = 0
+        state.leader = message.sender
+        real(state, message)
+        state.log.commit_to(min(message.commit, state.log.last_index))
+
+    with handler(RaftRole.FOLLOWER, MessageType.APP, on_append):
+        yield
+
+
+@planted
+def old_writes_make_entries_stable() -> Iterator[None]:
+    """The ABA race: a write of an older term vouches for what replaced it (etcd 5c02c25)."""
+
+    def meet(self: Raft, message: Message) -> None:
+        if message.index:
+            self.log.unstable.stable_to(message.index, message.log_term)
+        if message.snapshot is not None:
+            self.snapshot_stored(message.snapshot)
+
+    def stable_to(self: Unstable, index: Index, term: Term) -> list[Run]:
+        held = self.term(index)
+        return real(self, index, term if held is None else held)
+
+    real = Unstable.stable_to
+    with replaced(Raft, "_meet_old_write", meet), replaced(Unstable, "stable_to", stable_to):
+        yield
+
+
+@planted
+def pagination_skips_entries() -> Iterator[None]:
+    """What the byte limit cut off counts as handed out (etcd 8ecce32)."""
+    real = RaftLog.take_committed
+
+    def take(self: RaftLog, allow_unstable: bool) -> list[Run]:
+        last = self.appliable(allow_unstable)
+        found = real(self, allow_unstable)
+        if found:
+            self.applying = last
+        return found
+
+    with replaced(RaftLog, "take_committed", take):
+        yield
+
+
+# --- snapshots -----------------------------------------------------------------------------------
+
+
+@planted
+def received_snapshot_is_not_recorded() -> Iterator[None]:
+    """The machine is restored, but the log goes on as if nothing had happened."""
+    real = Scheduler._write
+
+    def write(self: Scheduler, group: Group, ready: Ready) -> None:
+        snapshot, ready.snapshot = ready.snapshot, None
+        held = len(self._held)
+        real(self, group, ready)
+        self._held[held].snapshot = snapshot
+
+    with replaced(Scheduler, "_write", write):
+        yield
+
+
+@planted
+def snapshot_files_are_not_synced() -> Iterator[None]:
+    """The log is compacted behind a file that a power cut takes away."""
+    real = MemoryFile.sync
+
+    def sync(self: MemoryFile) -> None:
+        if not self._path.endswith(".tmp") or "/snapshots/" not in self._path:
+            real(self)
+
+    with replaced(MemoryFile, "sync", sync):
+        yield
+
+
+@planted
+def capture_goes_to_the_worker() -> Iterator[None]:
+    """A machine of the host's thread is captured in the worker's, under a later index."""
+
+    def flush(self: Applier) -> None:
+        if not self._waiting:
+            return
+        inline = [group for group in self._waiting if not group.machine.blocking]
+        for group in inline:
+            del self._waiting[group]
+        self._apply_inline(inline)
+        if self._waiting and not self._busy:
+            self._submit()
+
+    with replaced(Applier, "flush", flush):
+        yield
+
+
+# --- state machines ------------------------------------------------------------------------------
+
+
+@planted
+def durable_machines_are_fed_again() -> Iterator[None]:
+    """`applied_index` counts for nothing after a restart."""
+    real = Work._apply
+
+    def apply(self: Work) -> None:
+        if self.runs:
+            self.group.machine_at = min(self.group.machine_at, self.runs[0].first - 1)
+        real(self)
+
+    with replaced(Work, "_apply", apply):
+        yield
+
+
+# --- reads ---------------------------------------------------------------------------------------
+
+
+@planted
+def reads_need_no_quorum() -> Iterator[None]:
+    """A deposed leader answers from what it has (§6.4, step 3)."""
+    with replaced(leader_reads, "_holds_lease", lambda _: True):
+        yield
+
+
+@planted
+def reads_do_not_wait_for_the_term() -> Iterator[None]:
+    """A new leader answers before it has committed anything itself (§6.4, step 1; etcd #7331)."""
+
+    def on_read(state: State, message: Message) -> None:
+        leader_reads._serve(state, message.sender or state.id, message.context)
+
+    with handler(RaftRole.LEADER, MessageType.READ_INDEX, on_read):
+        yield
+
+
+@planted
+def lease_outlives_a_pause() -> Iterator[None]:
+    """A host that slept serves reads before it has counted the ticks that it slept through."""
+    with replaced(Scheduler, "_behind", property(lambda _: False, lambda *_: None)):
+        yield
+
+
+@planted
+def reads_do_not_wait_for_apply() -> Iterator[None]:
+    """A confirmed read is answered at once, from whatever state the machine is in (§6.4, step 4)."""
+    from multiraft.reads import ReadTable
+
+    real = ReadTable.confirmed
+
+    def confirmed(self: ReadTable, context: bytes, index: Index, applied: Index) -> None:
+        real(self, context, index, max(index, applied))
+
+    with replaced(ReadTable, "confirmed", confirmed):
+        yield
+
+
+# --- proposals -----------------------------------------------------------------------------------
+
+
+@planted
+def forwarded_proposals_are_taken_twice() -> Iterator[None]:
+    """A run that is sent again after a broken link is appended again."""
+    with replaced(ProposalTable, "take_forwarded", lambda *_: True):
+        yield
+
+
+@planted
+def forwarded_proposals_of_any_term_are_taken() -> Iterator[None]:
+    """A leader takes a run that was meant for an earlier one, whose proposer gave it up."""
+    real = intake.Intake.step_forwarded
+
+    def step(self: intake.Intake, group: Group, message: Message) -> None:
+        if group.raft.role is RaftRole.LEADER:
+            message.log_term = group.raft.term
+        real(self, group, message)
+
+    with replaced(intake.Intake, "step_forwarded", step):
+        yield
+
+
+@planted
+def refusal_of_a_second_copy_is_believed() -> Iterator[None]:
+    """A run that was sent twice counts as dropped although its first copy is in the log."""
+
+    def refused(self: ProposalTable, sequence: int, reason: str) -> bool:
+        if self._outstanding and (held := self._outstanding.pop(sequence, None)) is not None:
+            self._fail(held.waiters, ProposalDropped(reason))
+        return False
+
+    with replaced(ProposalTable, "refused", refused):
+        yield
+
+
+@planted
+def new_term_drops_what_is_being_applied() -> Iterator[None]:
+    """Applied together with an entry of the next term, a proposal counts as overtaken by it."""
+    real = Scheduler._applied
+
+    def applied(self: Scheduler, work: Work) -> None:
+        for run in work.runs:
+            if run.term > work.group.applied_term:
+                work.group.proposals.applied_term(run.term)
+        real(self, work)
+
+    with replaced(Scheduler, "_applied", applied):
+        yield
+
+
+__all__ = ["MUTANTS", "Mutant"]
+_ = (GroupId, SnapshotFile, candidate)
