@@ -210,8 +210,11 @@ def _lock(files: Files, data_dir: str) -> Callable[[], None]:
     files.make_folder(wal_folder(data_dir))
     unlock = files.lock(f"{data_dir}/lock")
     try:
-        files.sync_folder(os.path.dirname(data_dir))
-        files.sync_folder(data_dir)
+        if not files.list(wal_folder(data_dir)):
+            # Until there is a segment the folders may be new. Later the one above, which may not
+            # even be readable, is none of our business.
+            files.sync_folder(os.path.dirname(data_dir))
+            files.sync_folder(data_dir)
     except BaseException:
         unlock()
         raise
