@@ -27,6 +27,9 @@ __all__ = ["HANDLERS", "become_leader", "propose", "tick"]
 
 APP_RESP: Final = MessageType.APP_RESP
 
+SILENT_BEATS: Final = 4
+"""Heartbeats answered without any progress until the leader asks what became of its appends."""
+
 
 def become_leader(state: State) -> None:
     """The election is won: claim the term with an empty entry (thesis §6.4, step 1), and tell all."""
@@ -214,6 +217,7 @@ def on_append_response(state: State, message: Message) -> None:
         return
     if progress.state is REPLICATE:
         progress.inflights.free_to(index)
+        progress.silent_beats = 0
     elif progress.state is PROBE:
         progress.become_replicate()
     else:
@@ -280,10 +284,27 @@ def on_heartbeat_response(state: State, message: Message) -> None:
         return
     progress.recent_active = True
     progress.flow_paused = False
-    if progress.match < state.log.last_index or progress.state is PROBE:
+    if (progress.match < state.log.last_index or progress.state is PROBE) and not _is_patient(
+        state, progress
+    ):
         # What was sent may be lost: an append, if only an empty one, finds out.
         send_append(state, message.sender, progress, even_empty=True)
     confirm_reads(state, message)
+
+
+def _is_patient(state: State, progress: Progress) -> bool:
+    """Whether to wait a few beats more for what is in flight to a follower that keeps up.
+
+    Hosts' links lose nothing silently, and report what they lose. But where writing takes longer
+    than a beat, an empty append for every beat and group, each answered, would slow the writing
+    further: thousands of groups would not come out of that again.
+    """
+    if not state.config.commit_notices or progress.state is not REPLICATE:
+        return False
+    if progress.next <= state.log.last_index and not progress.inflights.full:
+        return False
+    progress.silent_beats += 1
+    return progress.silent_beats % SILENT_BEATS != 0
 
 
 # --- reports of our own host -----------------------------------------------------------------

@@ -40,6 +40,7 @@ class Progress:
         next: The first index not sent yet (thesis, Figure 3.1). Guessed in PROBE.
         sent_commit: The highest commit index it will know if nothing that was sent is lost.
         appended: An append was sent since the last heartbeat was due.
+        silent_beats: Heartbeats it answered since match last rose (`commit_notices`).
         pending_snapshot: In SNAPSHOT: the index of the snapshot that was sent.
         flow_paused: PROBE: an append is under way; REPLICATE: the window is full. A heartbeat's
             answer lifts it for one append.
@@ -57,6 +58,7 @@ class Progress:
         "pending_snapshot",
         "recent_active",
         "sent_commit",
+        "silent_beats",
         "state",
     )
 
@@ -74,6 +76,7 @@ class Progress:
         self.state = PROBE
         self.sent_commit = 0
         self.appended = False
+        self.silent_beats = 0
         self.pending_snapshot = 0
         self.flow_paused = False
         self.recent_active = recent_active
@@ -87,6 +90,7 @@ class Progress:
         self.next = next_index
         self.sent_commit = 0
         self.appended = False
+        self.silent_beats = 0
         self.recent_active = False
 
     # --- changes of state ------------------------------------------------------------------

@@ -6,6 +6,7 @@ import pytest
 
 from multiraft.messages import ConfChange, ConfChangeType, Message, MessageType, Run
 from multiraft.raft.core import RaftRole
+from multiraft.raft.leader import SILENT_BEATS
 from tests.raft.helpers import (
     Member,
     Network,
@@ -74,18 +75,46 @@ def test_a_follower_that_is_probed_is_told_by_its_heartbeat() -> None:
     acknowledge(leader, 2)
     assert notices(leader.process()) == {2: 2}
     leader.core.tick()
+    assert {m.to: m.commit for m in only(leader.process(), MessageType.HEARTBEAT)} == {3: 1}
+    leader.core.tick()
     assert {m.to: m.commit for m in only(leader.process(), MessageType.HEARTBEAT)} == {2: 2, 3: 1}
 
 
-def test_a_lost_notice_is_repaired_by_the_next_heartbeat() -> None:
+def test_a_lost_notice_is_repaired_by_a_heartbeat() -> None:
     network = Network.of(3, commit_notices=True)
     network.campaign(1)
     network.lost = lambda message: message.type is MessageType.COMMIT
     network.propose(1, b"x")
     assert network.core(2).committed == 0 + network.core(1).committed - 1
     network.heal()
+    network.tick(1)  # spared: the append did what this heartbeat would do
     network.tick(1)
     assert network[2].payloads == network[3].payloads == [b"x"]
+
+
+def test_a_follower_that_an_append_went_to_is_spared_a_heartbeat() -> None:
+    leader = make_leader(commit_notices=True)
+    leader.core.tick()
+    leader.process()
+    acknowledge(leader, 2)
+    leader.core.propose(Run.of([b"x"]))
+    leader.process()
+    for expected in (set(), {2, 3}):
+        leader.core.tick()
+        assert {m.to for m in only(leader.process(), MessageType.HEARTBEAT)} == expected
+
+
+def test_a_heartbeats_answer_is_no_reason_to_append_while_entries_are_in_flight() -> None:
+    leader = make_leader(commit_notices=True)
+    acknowledge(leader, 2)
+    leader.core.propose(Run.of([b"x"]))
+    leader.process()
+    answer = Message(MessageType.HEARTBEAT_RESP, to=1, sender=2, term=leader.core.term)
+    sent = []
+    for _ in range(2 * SILENT_BEATS):
+        leader.core.step(answer)
+        sent.append(len(only(leader.process(), MessageType.APP)))
+    assert sent == ([0] * (SILENT_BEATS - 1) + [1]) * 2, "but a lost append is found out in the end"
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])
