@@ -75,6 +75,11 @@ class Child:
         await self.send(message)
         return await self.receive()
 
+    def check_running(self) -> None:
+        """Raises: ChildFailed when its process has ended."""
+        if self.process.poll() is not None:
+            raise self._failure()
+
     def _failure(self) -> ChildFailed:
         status = self.process.returncode
         how = "closed its pipe" if status is None else f"ended with status {status}"

@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from typing import NoReturn
 
 import click
@@ -19,15 +20,18 @@ from multiraft.errors import ConfigError, MultiraftError
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 COMMANDS = {
-    "demo": ("multiraft.cli.demo", "Start hosts, write to them, kill a leader, and check every write."),
-    "serve": ("multiraft.cli.serve", "Run a host of the sharded key-value store."),
-    "bench": ("multiraft.cli.bench", "Measure throughput, latency, CPU and memory."),
-    "status": ("multiraft.cli.status", "Show how a host is doing."),
-    "groups": ("multiraft.cli.groups", "List the groups of a host."),
-    "group": ("multiraft.cli.group", "Show one group as a host sees it."),
-    "wal": ("multiraft.cli.wal", "Look into the log of a host that is not running."),
+    "demo": (
+        "multiraft.cli.demo:command",
+        "Start hosts, write to them, kill a leader, and check every write.",
+    ),
+    "serve": ("multiraft.cli.serve:command", "Run a host of the sharded key-value store."),
+    "bench": ("multiraft.cli.bench:command", "Measure throughput, latency, CPU and memory."),
+    "status": ("multiraft.cli.status:status", "Show how a host is doing."),
+    "groups": ("multiraft.cli.status:groups", "List the groups of a host."),
+    "group": ("multiraft.cli.status:group", "Show one group as a host sees it."),
+    "wal": ("multiraft.cli.wal:command", "Look into the log of a host that is not running."),
 }
-"""Name, module with an object `command`, help. The module is imported only when it runs."""
+"""Name, where the command is, help. Its module is imported only when it runs."""
 
 
 class LazyGroup(click.Group):
@@ -39,7 +43,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         return command
 
@@ -48,8 +53,19 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        try:
+            print("multiraft", metadata.version("multiraft"))
+        except metadata.PackageNotFoundError:
+            print("multiraft, not installed")
+        ctx.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="multiraft", message="%(prog)s %(version)s")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print it."
+)
 def multiraft() -> None:
     """Thousands of Raft groups in one process."""
 
