@@ -127,9 +127,14 @@ class ProposalTable:
             waiter.resolve(result)
         if len(found.waiters) > run.count:
             # The run was cut on its way here; the rest comes under the number of its first entry.
-            rest = found.run.cut(found.run.first + run.count, found.run.last)
+            # Not `cut` from the run: it may be sent once more, so it has no place in the log yet.
+            rest = Run.of(
+                found.run.payloads[run.count :],
+                origin=found.run.origin,
+                sequence=found.run.sequence + run.count,
+            )
             self._outstanding[rest.sequence] = Outstanding(
-                rest, found.term, found.waiters[run.count :], found.tries
+                rest, found.term, found.waiters[run.count :], found.tries, found.resent
             )
 
     def applied_term(self, term: Term) -> bool:

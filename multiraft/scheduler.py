@@ -148,6 +148,9 @@ class Scheduler:
         )
         self._received: dict[tuple[GroupId, Index, Term], SnapshotFile] = {}
         """Files of snapshots that raft took and the log has not recorded yet."""
+        self._installing: dict[Group, list[Held]] = {}
+        """Groups whose machine is being restored, and what waits behind that: raft must hear of
+        the snapshot before it hears that entries after it are on disk."""
         self.catalog = Catalog(
             config,
             environment,
@@ -248,7 +251,7 @@ class Scheduler:
                 # They promise what an earlier batch holds: go with the next one, behind it.
                 self._hold(group, ready.responses, None)
             else:
-                self._release(group, ready.responses)
+                self._deliver(group, Held(group, ready.responses, None))
         if ready.committed:
             self._applier.add(group, ready.committed)
         for state in ready.read_states:
@@ -298,16 +301,22 @@ class Scheduler:
         for each in held:
             group = each.group
             group.unsynced -= 1
-            if group.failed is not None:
-                continue
-            if each.snapshot is None:
-                self._release(group, each.responses)
-            else:
-                self._install(group, each)
+            if group.failed is None:
+                self._deliver(group, each)
         if self._intake.held_back:
             back, self._intake.held_back = self._intake.held_back, []
             for group in back:
                 self.mark_dirty(group)
+
+    def _deliver(self, group: Group, held: Held) -> None:
+        """What `held` waited for is on disk; only a snapshot before it may still be in the way."""
+        waiting = self._installing.get(group)
+        if waiting is not None:
+            waiting.append(held)
+        elif held.snapshot is None:
+            self._release(group, held.responses)
+        else:
+            self._install(group, held)
 
     def _release(self, group: Group, responses: list[Message]) -> None:
         own, route = group.member_id, self._post.route
@@ -497,12 +506,16 @@ class Scheduler:
         assert snapshot is not None
         file = self._received.pop((group.id, snapshot.index, snapshot.term))
         group.proposals.skipped()
+        self._installing[group] = []
 
         def done() -> None:
+            waiting = self._installing.pop(group)
             group.membership = Membership.decode(snapshot.data)
             self._post.connect(group)
             self._release(group, held.responses)
             group.reads.applied(group.applied)
+            for later in waiting:
+                self._deliver(group, later)
             self.mark_dirty(group)
 
         self._snapshots.install(group, file, done)
@@ -511,6 +524,7 @@ class Scheduler:
         """One group's trouble is its own: it stops here, and no other does."""
         if group.failed is None:
             group.stop(error)
+        self._installing.pop(group, None)
 
     def fail(self, error: MultiraftError) -> None:
         """The host's trouble stops all of it: nothing more is acknowledged."""
