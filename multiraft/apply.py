@@ -132,7 +132,7 @@ class Applier:
                     while (work := self._next_work(group)) is not None:
                         work.run()
                         done.append(work)
-                        if work.error is not None:
+                        if work.error is not None or not group.apply_queue:
                             break
         except Exception as error:
             self._store_failed(_as_storage_failure(error))

@@ -258,6 +258,7 @@ class Group:
         "membership",
         "no_leader_since",
         "on_drained",
+        "promised",
         "proposals",
         "raft",
         "reads",
@@ -295,6 +296,8 @@ class Group:
         self.dirty = False
         self.unsynced = 0
         """Batches with something of this group that are submitted but not yet on disk."""
+        self.promised = (raft.term, raft.vote)
+        """Term and vote as last given to the log."""
         self.failed: MultiraftError | None = None
         self.restoring = False
         # Applying. machine_at <= the worker's progress; applied is what the core was told.

@@ -265,8 +265,10 @@ class Scheduler:
             batch.append(group.id, ready.runs)
         # A commit index alone need not be durable: it is learned again from the leader, or from
         # the next election. So a commit costs no record, let alone a sync.
-        if ready.must_sync and ready.hard_state is not None:
-            batch.hard_state(group.id, ready.hard_state)
+        state = ready.hard_state
+        if state is not None and (state.term, state.vote) != group.promised:
+            group.promised = (state.term, state.vote)
+            batch.hard_state(group.id, state)
         self._hold(group, ready.responses, ready.snapshot)
 
     def _hold(self, group: Group, responses: list[Message], snapshot: Snapshot | None) -> None:
