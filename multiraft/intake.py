@@ -167,12 +167,12 @@ class Intake:
         if raft.role is not RaftRole.LEADER or message.term != raft.term:
             self._post.refuse(group, message.sender, run.sequence, LEADERSHIP_CHANGED)
         elif group.proposals.take_forwarded(run, raft.term):
+            # Refused or not: another copy of it must not be taken after a refusal has left.
+            group.proposals.took_forwarded(run)
             try:
                 raft.propose(run)
             except ProposalDropped as error:
                 self._post.refuse(group, message.sender, run.sequence, error.reason)
-            else:
-                group.proposals.took_forwarded(run)
 
 
 def _answer(group: Group, request: object, waiter: Waiter) -> None:

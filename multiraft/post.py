@@ -97,7 +97,11 @@ class Post:
     def _lost(self, peer: Peer, items: list[Envelope]) -> None:
         """The transport would not take these: the cores must not count on them."""
         self.lost_messages += len(items)
-        for group_id, _, message in items:
+        for item in items:
+            group_id, _, message = item
+            if type(message) is ProposalRefused and peer.connected:
+                peer.bulk.append(item)  # with the next pass
+                self._queue_peer(peer)
             group = self._groups.get(group_id)
             if group is None or group.failed is not None or type(message) is not Message:
                 continue
@@ -161,6 +165,11 @@ class Post:
             self._call_soon(lambda: self._unreachable(route))
 
     def _resend(self, peer: Peer) -> None:
+        if peer.refusals:
+            # They may have been lost with the last stream, of which the proposers know nothing.
+            # Told twice, they do no harm.
+            peer.bulk.extend(peer.refusals)
+            self._queue_peer(peer)
         for group_id in sorted(peer.groups):
             group = self._groups.get(group_id)
             if group is not None and group.routes.get(group.raft.leader) is peer:
@@ -184,8 +193,11 @@ class Post:
                     group.raft.report_unreachable(member)
 
     def refuse(self, group: Group, to: MemberId, sequence: int, reason: str) -> None:
-        peer = group.routes[to]
-        peer.bulk.append((group.id, group.generation, ProposalRefused(to, sequence, reason)))
+        self._refuse(group.routes[to], (group.id, group.generation, ProposalRefused(to, sequence, reason)))
+
+    def _refuse(self, peer: Peer, refusal: Envelope) -> None:
+        peer.refusals.append(refusal)
+        peer.bulk.append(refusal)
         self._queue_peer(peer)
 
     def refuse_stray(self, peer: Hello, group_id: GroupId, generation: int, message: HostMessage) -> None:
@@ -193,8 +205,7 @@ class Post:
         if type(message) is Message and message.type is MessageType.PROP and message.runs:
             route = self._peer(peer.address)
             refusal = ProposalRefused(message.sender, message.runs[0].sequence, LEADERSHIP_CHANGED)
-            route.bulk.append((group_id, generation, refusal))
-            self._queue_peer(route)
+            self._refuse(route, (group_id, generation, refusal))
 
     def connect(self, group: Group) -> None:
         """Point the group's routes at its members' hosts."""

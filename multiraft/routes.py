@@ -5,6 +5,8 @@ Grouping by host is what makes a thousand groups as cheap on the wire as one.
 
 from __future__ import annotations
 
+from collections import deque
+
 from multiraft.interfaces import Transport
 from multiraft.messages import Envelope, Lane, MessageType
 from multiraft.types import GroupId
@@ -41,11 +43,24 @@ FRAME_MESSAGES_MAX = 1024
 FRAME_BYTES_MAX = 512 * 1024
 """Weight of entries after which a frame is full. One message may weigh more by itself."""
 
+REFUSALS_MAX = 1024
+"""Refusals that are told again when a link is back; those before have had their time."""
+
 
 class Peer:
     """Another host, by address, with what this pass has for it."""
 
-    __slots__ = ("address", "bulk", "bulk_bytes", "connected", "groups", "liveness", "lost", "queued")
+    __slots__ = (
+        "address",
+        "bulk",
+        "bulk_bytes",
+        "connected",
+        "groups",
+        "liveness",
+        "lost",
+        "queued",
+        "refusals",
+    )
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -58,6 +73,8 @@ class Peer:
         """Groups that have a member there."""
         self.lost: list[Envelope] = []
         """Bulk messages that the transport would not take."""
+        self.refusals: deque[Envelope] = deque(maxlen=REFUSALS_MAX)
+        """The last refusals of forwarded proposals: somebody waits for each."""
         self.queued = False
 
     def flush(self, transport: Transport) -> None:

@@ -350,7 +350,7 @@ class _Transport:
         self._host.cluster.network.send_snapshot(self._host, address, offer, chunks, done)
 
     def connect(self, address: str) -> None:
-        """All hosts of a simulation know each other from the start."""
+        self._host.cluster.network.connect(self._host, address)
 
     def release(self, address: str) -> None:
         """Links of a simulated network cost nothing; they stay."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -42,6 +43,8 @@ class LinkState:
     source: SimHost
     target: SimHost
     lane: Lane
+    wanted: bool = False
+    """The source has asked for it."""
     up: bool = False
     session: int = 0
     frames: deque[tuple[float, bytes]] = attrs.field(factory=deque)
@@ -90,12 +93,20 @@ class Network:
 
     def host_down(self, host: SimHost) -> None:
         for link in self._links_of(host):
+            link.wanted = link.wanted and link.source is not host
             self._break(link, "the host went down")
         for transfer in [t for t in self._transfers.values() if host in (t.source, t.target)]:
             transfer.fail("a host went down")
 
     def _links_of(self, host: SimHost) -> list[LinkState]:
         return [link for link in self._links.values() if host in (link.source, link.target)]
+
+    def connect(self, source: SimHost, address: str) -> None:
+        for lane in Lane:
+            link = self._links[source.address, address, lane]
+            link.wanted = True
+            if not link.up:
+                self._dial(link)
 
     # --- faults ----------------------------------------------------------------------------------
 
@@ -109,9 +120,8 @@ class Network:
                 self._blocked.add((source.address, target.address))
                 for lane in Lane:
                     link = self._links[source.address, target.address, lane]
-                    session = link.session
                     delay = between(self._random, 0.0, 3.0)
-                    self._world.after(delay, lambda link=link, session=session: self._give_up(link, session))
+                    self._world.after(delay, partial(self._give_up, link, link.session))
 
     def unblock_all(self) -> None:
         self._blocked.clear()
@@ -246,7 +256,12 @@ class Network:
 
     def _try(self, link: LinkState, session: int) -> None:
         source, target = link.source, link.target
-        if link.up or link.session != session or source.scheduler is None or target.scheduler is None:
+        if (
+            link.up
+            or not link.wanted
+            or link.session != session
+            or None in (source.scheduler, target.scheduler)
+        ):
             return  # somebody else dials, or will when the host is up
         if source.paused or target.paused or link.telling or self._parted(source, target):
             self._dial(link)
