@@ -25,7 +25,7 @@ from multiraft.environment import Environment
 from multiraft.errors import ConfigError, GroupNotFound, MultiraftError, NotMember
 from multiraft.group import Group, TaskWaiter
 from multiraft.identity import start_identity
-from multiraft.interfaces import Executor, MachineFactory, SnapshotOffer, SnapshotSink
+from multiraft.interfaces import Executor, Files, MachineFactory, SnapshotOffer, SnapshotSink
 from multiraft.membership import GroupMeta, Membership, predefined
 from multiraft.messages import Envelope, Hello, Lane
 from multiraft.process import tuned
@@ -273,7 +273,9 @@ class _Runner:
 
 
 @asynccontextmanager
-async def open_host(config: HostConfig, machines: MachineFactory) -> AsyncIterator[Host]:
+async def open_host(
+    config: HostConfig, machines: MachineFactory, *, files: Files | None = None
+) -> AsyncIterator[Host]:
     """Open a host: restart every group found in its data folder, and serve its peers.
 
     Closing waits up to `drain_s` for pending work; what is left fails with `HostClosed`.
@@ -284,6 +286,7 @@ async def open_host(config: HostConfig, machines: MachineFactory) -> AsyncIterat
         config: What the host is told.
         machines: Called with a group id for each group's state machine. If it also has a
             `batch()` context manager, that is entered around all applies of one pass.
+        files: The operating system's files, for tests that hold or fail them. Default: `OsFiles()`.
 
     Raises:
         ConfigError: A field's value cannot be used.
@@ -299,16 +302,15 @@ async def open_host(config: HostConfig, machines: MachineFactory) -> AsyncIterat
     try:
         with tuned():
             async with AsyncExitStack() as stack:
-                yield await _open(config, machines, stack)
+                yield await _open(config, machines, OsFiles() if files is None else files, stack)
     except BaseExceptionGroup as group:
         error = _bare(group)
         raise error from error.__cause__
 
 
-async def _open(config: HostConfig, machines: MachineFactory, stack: AsyncExitStack) -> Host:
+async def _open(config: HostConfig, machines: MachineFactory, files: Files, stack: AsyncExitStack) -> Host:
     """Put a host together; `stack` takes it down again, in reverse order."""
     deliver = trio.lowlevel.current_trio_token().run_sync_soon
-    files = OsFiles()
     data_dir = _absolute(config.data_dir)
     receiver = _Receiver()
     runner = _Runner(receiver)

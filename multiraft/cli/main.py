@@ -62,12 +62,19 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print it."
 )
-def multiraft() -> None:
+@click.pass_context
+def multiraft(ctx: click.Context) -> int:
     """Thousands of Raft groups in one process."""
+    if ctx.invoked_subcommand is not None:
+        return DONE
+    print(ctx.get_help(), file=sys.stderr)
+    return WRONG_USAGE
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

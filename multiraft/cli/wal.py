@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from typing import Any
 
@@ -22,9 +23,14 @@ MEASURED = (SEGMENT_ITEM, TORN_ITEM)
 folder_argument = click.argument("data_dir", metavar="DATA_DIR")
 
 
-@click.group("wal")
-def command() -> None:
+@click.group("wal", invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> int:
     """Look into the log of a host that is not running."""
+    if ctx.invoked_subcommand is not None:
+        return 0
+    print(ctx.get_help(), file=sys.stderr)
+    return 2
 
 
 @command.command("inspect")
