@@ -57,6 +57,9 @@ class Catalog:
             file, stands = restore_machine(log, files, self._env.snapshots, machine)
             group = self._open(log, machine, stands)
             group.snapshot_file = file
+            if group.raft.conf_state().voters == (group.member_id,):
+                group.raft.campaign()  # nobody else can lead, so there is nothing to wait for
+                self._host.mark_dirty(group)
             if progress is not None:
                 progress(count, len(logs))
 
