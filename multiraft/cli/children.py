@@ -34,16 +34,18 @@ class Child:
         self.process = process
         self._log = log
         self._buffer = bytearray()
+        self._sending = trio.Lock()
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Write one line of JSON.
+        """Write one line of JSON. Several tasks may; their lines do not mix.
 
         Raises:
             ChildFailed: It has ended.
         """
         assert self.process.stdin is not None
         try:
-            await self.process.stdin.send_all(json.dumps(message).encode() + b"\n")
+            async with self._sending:
+                await self.process.stdin.send_all(json.dumps(message).encode() + b"\n")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise self._failure() from None
 

@@ -1,0 +1,82 @@
+"""A host process for tests: `python -m tests.cluster.journal_host`, driven by processes.py.
+
+The first line on standard input is the host's configuration. Every other one is a request with
+an id; requests run side by side, and each is answered by a line with its id.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from multiraft import Host, Member, MultiraftError, open_host
+from multiraft.cli.bench_host import read_lines
+from multiraft.cli.logs import log_to_stderr
+from multiraft.config import config_from
+from tests.engine.helpers import journals
+from tests.engine.machines import Journal
+
+Reply = Callable[[dict[str, Any]], None]
+
+
+async def answer(host: Host, request: dict[str, Any]) -> object:
+    do, group_id = request["do"], request.get("group")
+    if do == "create":
+        members = [Member(number, address) for number, address in enumerate(request["members"], 1)]
+        missing = [each for each in request["groups"] if each not in host.groups]
+        await host.create_groups(dict.fromkeys(missing, members))
+        return len(missing)
+    if do == "leaders":
+        return {str(g.id): g.leader.address if g.leader else None for g in host.groups.values()}
+    group = host.group(group_id or 0)
+    if do == "propose":
+        return (await group.propose(request["data"].encode())) is not None
+    if do == "query":
+        found = await group.query(None)
+        assert isinstance(found, list)
+        return [data.decode() for data in found]
+    assert do == "journal", do
+    machine = group.machine
+    assert isinstance(machine, Journal)
+    return [[index, data.decode()] for index, data in machine.entries]
+
+
+async def serve(requests: trio.abc.ReceiveStream, reply: Reply) -> None:
+    lines = read_lines(requests)
+    config = config_from(await anext(lines))
+
+    async def one(request: dict[str, Any]) -> None:
+        try:
+            reply({"id": request["id"], "result": await answer(host, request)})
+        except MultiraftError as error:
+            reply({"id": request["id"], "error": type(error).__name__, "reason": str(error)})
+
+    async with open_host(config, journals) as host, trio.open_nursery() as nursery:
+        reply({"id": 0, "result": host.address})
+        async for request in lines:
+            nursery.start_soon(one, request)
+        nursery.cancel_scope.cancel()
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    log_to_stderr(logging.WARNING)
+
+    def reply(message: dict[str, Any]) -> None:
+        answers.write(json.dumps(message) + "\n")
+
+    async def run() -> None:
+        async with trio.lowlevel.FdStream(os.dup(0)) as requests:
+            await serve(requests, reply)
+
+    trio.run(run)
+
+
+if __name__ == "__main__":
+    main()
