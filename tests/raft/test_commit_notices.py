@@ -104,6 +104,22 @@ def test_a_follower_that_an_append_went_to_is_spared_a_heartbeat() -> None:
         assert {m.to for m in only(leader.process(), MessageType.HEARTBEAT)} == expected
 
 
+def test_no_heartbeat_is_spared_that_a_read_waits_for_nor_one_to_a_follower_that_is_probed() -> None:
+    leader = make_leader(commit_notices=True)
+    for waits_for_read in (True, False):
+        if waits_for_read:
+            leader.core.read_index(b"r")
+        else:
+            leader.core.step(Message(MessageType.HEARTBEAT_RESP, 1, 2, 1, context=bytes(7) + b"\1"))
+        leader.core.propose(Run.of([b"x"]))
+        if not waits_for_read:
+            leader.core.report_unreachable(3)
+        leader.process()
+        leader.core.tick()
+        expected = {2, 3} if waits_for_read else {3}
+        assert {m.to for m in only(leader.process(), MessageType.HEARTBEAT)} == expected
+
+
 def test_a_heartbeats_answer_is_no_reason_to_append_while_entries_are_in_flight() -> None:
     leader = make_leader(commit_notices=True)
     acknowledge(leader, 2)

@@ -293,6 +293,19 @@ def test_the_own_vote_does_not_count_before_it_is_durable() -> None:
     assert role_of(core) is RaftRole.LEADER
 
 
+def test_a_majority_of_others_does_not_elect_before_the_own_vote_is_durable() -> None:
+    """A crash would forget the term that it leads; standing in it again, with the same voters,
+    would give that term two leaders with different logs."""
+    member = make_member()
+    member.core.campaign()
+    ready = member.take()
+    for voter in (2, 3):
+        member.core.step(Message(MessageType.VOTE_RESP, 1, voter, 1))
+    assert role_of(member.core) is RaftRole.CANDIDATE
+    member.finish(ready)
+    assert role_of(member.core) is RaftRole.LEADER
+
+
 @pytest.mark.parametrize("pre_vote", [False, True])
 def test_the_own_vote_is_ignored_once_the_election_is_lost(pre_vote: bool) -> None:
     member = make_member(pre_vote=pre_vote)

@@ -308,6 +308,31 @@ def test_what_was_just_written_is_applied_without_reading_it_back() -> None:
     assert [run.first for run in log.take_committed(False)] == [1, 2]
 
 
+def test_what_was_written_and_then_replaced_is_not_applied() -> None:
+    log = make_log([], [1, 1, 1])
+    log.unstable.accept()
+    log.stable_to(3, 1)
+    log.append(entries([2], 2))
+    log.commit_to(2)
+    storage = MemoryLog()
+    storage.append(entries([1, 1, 1]))
+    log._storage = storage
+    assert [(run.first, run.term) for run in log.take_committed(True)] == [(1, 1), (2, 2)]
+
+
+def test_more_than_is_kept_at_hand_is_read_back_without_a_gap() -> None:
+    storage = MemoryLog()
+    log = RaftLog(storage, UNLIMITED, None)
+    for first in range(1, 41, 2):
+        runs = entries([1, 1], first)
+        log.append(runs)
+        log.unstable.accept()
+        storage.append(runs)
+        log.stable_to(first + 1, 1)
+    log.commit_to(40)
+    assert [run.first for run in log.take_committed(False)] == list(range(1, 41))
+
+
 class LogMachine(RuleBasedStateMachine):
     """A log whose disk lags, against a list of (term, payload)."""
 

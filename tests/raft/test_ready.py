@@ -24,10 +24,8 @@ from multiraft.raft.runs import UNLIMITED
 from multiraft.raft.trace import MESSAGE_NAMES, Level
 from multiraft.types import Index
 from tests.raft.helpers import (
-    Member,
     acknowledge,
     append,
-    elect,
     entries,
     make_leader,
     make_member,
@@ -354,14 +352,9 @@ def test_a_received_message_is_not_changed() -> None:
     assert repr(message) == before
 
 
-def _member_with_everything() -> Member:
-    member = make_member()
-    elect(member)
-    return member
-
-
-def test_entry_kinds_travel_as_they_were_proposed() -> None:
-    member = _member_with_everything()
-    member.core.propose(Run.of([b"x", b"y"]))
-    ready = member.take()
+def test_entries_proposed_together_travel_together() -> None:
+    leader = make_leader()
+    leader.core.propose(Run.of([b"x", b"y"]))
+    ready = leader.take()
     assert [(run.kind, run.first, run.last) for run in ready.runs] == [(EntryKind.NORMAL, 2, 3)]
+    assert [run is ready.runs[0] for m in ready.messages for run in m.runs] == [True, True]
