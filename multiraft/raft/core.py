@@ -1,7 +1,7 @@
 """One member of one Raft group: messages and ticks in, `Ready` out. No clock, no I/O.
 
-This file routes: terms first (thesis §3.3), then to what the present role does, which stands in
-follower.py, candidate.py and leader.py. It also puts `Ready` together.
+This file routes: terms first (terms.py), then to what the present role does, which stands in
+follower.py, candidate.py and leader.py.
 """
 
 from __future__ import annotations
@@ -11,31 +11,29 @@ from typing import Final
 
 from multiraft.errors import ProposalDropped
 from multiraft.messages import (
-    APPEND_THREAD,
     APPLY_THREAD,
     NO_MEMBER,
-    TRANSFER_CONTEXT,
     ConfChange,
     ConfState,
     EntryKind,
-    HardState,
     Message,
     MessageType,
     Run,
-    Snapshot,
 )
 from multiraft.raft import candidate, follower, leader
 from multiraft.raft.confchange import apply_change
 from multiraft.raft.config import CoreConfig
-from multiraft.raft.election import in_lease, log_vote, on_vote_request, stand
+from multiraft.raft.election import on_vote_request, stand
 from multiraft.raft.failures import PeerNotFound, StepLocalMessage
 from multiraft.raft.leader_reads import recheck_reads, release_postponed
+from multiraft.raft.outgoing import take_ready
 from multiraft.raft.progress import Progress
-from multiraft.raft.ready import ReadState, Ready, SoftState
-from multiraft.raft.replication import advance_commit, announce_commit, queue_notices, send_append
+from multiraft.raft.ready import ReadState, Ready
+from multiraft.raft.replication import advance_commit, announce_commit, send_append
 from multiraft.raft.runs import total_weight
 from multiraft.raft.state import State
-from multiraft.raft.trace import MESSAGE_NAMES, Level, RaftRole
+from multiraft.raft.terms import settle_term
+from multiraft.raft.trace import Level, RaftRole
 from multiraft.types import Index, MemberId
 
 __all__ = ["CoreConfig", "Level", "Raft", "RaftRole", "ReadState", "Ready"]
@@ -65,14 +63,9 @@ _RESPONSES: Final = frozenset(
     }
 )
 _FREE, _RESPONSE, _OWN = 0, 1, 2
-_WRITTEN: Final = MessageType.STORAGE_APPEND_RESP
 _GATE: Final = [
     _OWN if kind in _LOCAL else _RESPONSE if kind in _RESPONSES else _FREE for kind in MessageType
 ]
-
-_FROM_LEADER: Final = frozenset(
-    {MessageType.APP, MessageType.HEARTBEAT, MessageType.SNAP, MessageType.COMMIT}
-)
 
 
 class Raft(State):
@@ -149,97 +142,15 @@ class Raft(State):
             if message.sender not in self.tracker.progress:
                 raise PeerNotFound
         # Term 0: of our own making, or for whoever leads.
-        if message.term != self.term and message.term and not self._settle_term(message):
+        if message.term != self.term and message.term and not settle_term(self, message):
             return
         _HANDLERS[self.role][kind](self, message)
 
     def _step(self, message: Message) -> None:
         """Like `step`, for messages of our own making."""
-        if message.term != self.term and message.term and not self._settle_term(message):
+        if message.term != self.term and message.term and not settle_term(self, message):
             return
         _HANDLERS[self.role][message.type](self, message)
-
-    def _settle_term(self, message: Message) -> bool:
-        """The message is of another term. Whether the role should still handle it."""
-        if message.term > self.term:
-            return self._meet_higher_term(message)
-        self._meet_lower_term(message)
-        return False
-
-    def _meet_higher_term(self, message: Message) -> bool:
-        kind = message.type
-        if kind in (MessageType.VOTE, MessageType.PRE_VOTE):
-            if message.context != TRANSFER_CONTEXT and in_lease(self):
-                self._log_lease(message)
-                return False
-            if kind is MessageType.PRE_VOTE:
-                return True  # asking does not move our term
-        if kind is MessageType.PRE_VOTE_RESP and not message.reject:
-            return True  # granted for a term that we are not in yet
-        if self.logger is not None:
-            self.logger(
-                Level.INFO,
-                f"{self.id:x} [term: {self.term}] received a {MESSAGE_NAMES[kind]} message with higher "
-                f"term from {message.sender:x} [term: {message.term}]",
-            )
-        self.become_follower(message.term, message.sender if kind in _FROM_LEADER else NO_MEMBER)
-        return True
-
-    def _log_lease(self, message: Message) -> None:
-        if self.logger is None:
-            return
-        self.logger(
-            Level.INFO,
-            f"{self.id:x} [logterm: {self.log.last_term}, index: {self.log.last_index}, vote: {self.vote:x}] "
-            f"ignored {MESSAGE_NAMES[message.type]} from {message.sender:x} [logterm: {message.log_term}, "
-            f"index: {message.index}] at term {self.term}: lease is not expired "
-            f"(remaining ticks: {self.election_ticks - self.election_elapsed})",
-        )
-
-    def _meet_lower_term(self, message: Message) -> None:
-        kind = message.type
-        config = self.config
-        if (config.check_quorum or config.pre_vote) and kind in (
-            MessageType.HEARTBEAT,
-            MessageType.APP,
-            MessageType.COMMIT,
-        ):
-            # An outdated leader would be ignored for ever by a member whose term is higher
-            # but whose votes nobody answers, because all hear that leader: the answer makes
-            # it step down, and the group elects anew (§4.2.3 needs this to stay alive).
-            self.answer_append(message.sender, 0)
-        elif kind is MessageType.PRE_VOTE:
-            # Who is behind has to learn it, or a group of mixed settings gets stuck.
-            log_vote(self, message, granted=False)
-            self.responses.append(
-                Message(MessageType.PRE_VOTE_RESP, message.sender, self.id, self.term, reject=True)
-            )
-        elif kind is MessageType.STORAGE_APPEND_RESP:
-            self._meet_old_write(message)
-        elif self.logger is not None:
-            self.logger(
-                Level.INFO,
-                f"{self.id:x} [term: {self.term}] ignored a {MESSAGE_NAMES[kind]} message with lower "
-                f"term from {message.sender:x} [term: {message.term}]",
-            )
-
-    def _meet_old_write(self, message: Message) -> None:
-        """A write of an earlier term is done. Its entries may not be what the disk ends up with.
-
-        Say (index 5, term 1) is being written, a leader of term 2 replaces 5 by (5, 2), and one
-        of term 3 puts (5, 1) back. When the first write is reported now, an entry (5, 1) is
-        unstable, but (5, 2) is still to be written over it: taking the report for it would
-        forget an entry that the disk then loses. The last write of our own term covers all.
-        A snapshot is committed, so nothing replaces it.
-        """
-        if message.index and self.logger is not None:
-            self.logger(
-                Level.INFO,
-                f"{self.id:x} [term: {self.term}] ignored entry appends from a MsgStorageAppendResp "
-                f"message with lower term [term: {message.term}]",
-            )
-        if message.snapshot is not None:
-            self.snapshot_stored(message.snapshot)
 
     def tick(self) -> None:
         """One tick interval has passed."""
@@ -370,95 +281,7 @@ class Raft(State):
         With asynchronous writes several may be under way. Otherwise `advance` must follow, after
         the Ready is written and its entries are applied.
         """
-        assert self.advance_messages is None, "advance comes before the next Ready"
-        if self.notices_due:
-            queue_notices(self)
-        log = self.log
-        unstable = log.unstable
-        in_async = self.config.async_storage_writes
-        soft_state = None
-        if self.accepted_role is not self.role or self.accepted_leader != self.leader:
-            soft_state = self._take_soft_state()
-        hard_state = None
-        must_sync = False
-        commit = log.committed
-        if self.accepted_term != self.term or self.accepted_vote != self.vote:
-            must_sync = True
-            hard_state = self._take_hard_state()
-        elif self.accepted_commit != commit:
-            hard_state = self._take_hard_state()
-        snapshot = unstable.snapshot
-        if snapshot is not None:
-            snapshot = unstable.fresh_snapshot
-        committed = self._take_committed(not in_async) if commit > log.applying else []
-        runs: list[Run] = []
-        to_report = snapshot is not None or len(unstable.runs) > 0
-        if to_report:
-            runs = unstable.accept()
-        read_states = self.read_states
-        if read_states:
-            self.read_states = []
-        messages = self.messages
-        self.messages = []
-        responses = self.responses
-        self.responses = []
-        if not in_async:
-            self.advance_messages = [answer for answer in responses if answer.to == self.id]
-            messages += [answer for answer in responses if answer.to != self.id]
-            responses = []
-            if to_report:
-                self.advance_messages.append(self._write_report(snapshot))
-            if committed:
-                self.advance_messages.append(
-                    Message(MessageType.STORAGE_APPLY_RESP, self.id, APPLY_THREAD, runs=committed)
-                )
-        elif to_report and (runs or responses or hard_state is not None or snapshot is not None):
-            responses.append(self._write_report(snapshot))
-        return Ready(
-            soft_state,
-            hard_state,
-            read_states,
-            runs,
-            snapshot,
-            committed,
-            messages,
-            responses,
-            must_sync or len(runs) > 0,
-        )
-
-    def _take_hard_state(self) -> HardState:
-        self.accepted_term = self.term
-        self.accepted_vote = self.vote
-        self.accepted_commit = self.log.committed
-        return HardState(self.term, self.vote, self.log.committed)
-
-    def _take_soft_state(self) -> SoftState:
-        self.accepted_role = self.role
-        self.accepted_leader = self.leader
-        return SoftState(self.leader, self.role)
-
-    def _take_committed(self, allow_unstable: bool) -> list[Run]:
-        committed = self.log.take_committed(allow_unstable)
-        if self.uncommitted_bytes:
-            start = self.term_start
-            self.accepted_sizes += [(run.last, run.size) for run in committed if run.first >= start]
-        return committed
-
-    def _write_report(self, snapshot: Snapshot | None) -> Message:
-        """What to tell us once this Ready is on disk.
-
-        It names the end of the whole log, not of this write, which may hold no entries at all:
-        writes are done in order, so all of it is on disk by then; and reports of earlier terms
-        being ignored, the entries they were about would stay unstable for ever if later reports
-        did not cover them.
-        """
-        log = self.log
-        report = Message(_WRITTEN, self.id, APPEND_THREAD, self.term, log.last_term, log.last_index)
-        if not log.unstable.runs:
-            report.index = report.log_term = 0
-        if snapshot is not None:
-            report.snapshot = snapshot
-        return report
+        return take_ready(self)
 
     def applied_to(self, index: Index, weight: int) -> None:
         """Everything up to `index` was applied; `weight` is the sum of those runs' weights.
