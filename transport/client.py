@@ -150,6 +150,10 @@ class ClientSession:
         self._ended: Ended | None = None
         self._scope = trio.CancelScope()
 
+    @property
+    def _hung_up(self) -> str:
+        return f"{self._address} closed the connection"
+
     def end(self, reason: str, *, retry: bool = True) -> None:
         """Break it off. The first reason counts."""
         if self._ended is None:
@@ -173,19 +177,20 @@ class ClientSession:
                 self._scope.deadline = float("inf")
                 assert self._accepted is not None
                 on_open(self._accepted.hello)
-        if self._ended is not None:
-            return self._ended
-        # Only the deadline cancels without a reason.
-        return Ended(await self._who_is_there())
+        limit_s = self._dialer.bounds.handshake_timeout_s
+        if self._ended is None:  # only the deadline cancels without a reason
+            return Ended(await self._who_is_there(f"{self._address} gave no answer in {limit_s:g} s"))
+        if self._ended.reason == self._hung_up:
+            return Ended(await self._who_is_there(self._hung_up))
+        return self._ended
 
-    async def _who_is_there(self) -> str:
-        """Put a name to what gave no answer to HTTP/2.
+    async def _who_is_there(self, nothing: str) -> str:
+        """Put a name to what gave no answer to HTTP/2, or else say `nothing`.
 
         Other programs answer its preface with bytes that parse as the head of a frame of
-        megabytes, so HTTP/2 alone only ever waits for more.
+        megabytes, so HTTP/2 alone only ever waits for more, or they hang up.
         """
         limit_s = self._dialer.bounds.handshake_timeout_s
-        nothing = f"{self._address} gave no answer in {limit_s:g} s"
         if self._accepted is not None or self._dialer.ssl_context is not None:
             return nothing
         answer = b""
@@ -296,7 +301,7 @@ class ClientSession:
         if isinstance(error, (httpx.NetworkError, OSError, trio.BrokenResourceError)):
             return f"the connection to {where} broke: {_innermost(error)}"
         if str(error) == "Server disconnected":
-            return f"{where} closed the connection"
+            return self._hung_up
         if self._accepted is None:
             return self._not_ours(f"it does not speak HTTP/2: {_innermost(error)}")
         return f"the connection to {where} broke: {_innermost(error)}"

@@ -14,6 +14,7 @@ import attrs
 import click
 import trio
 
+from multiraft.cli.bench_host import host_config
 from multiraft.cli.children import Child, ChildFailed, ask_all, start_child, stop_all
 from multiraft.cli.deadline import deadline
 from multiraft.cli.interrupt import run_async
@@ -78,6 +79,7 @@ def command(data_dir: str | None, as_json: bool, detail: bool, **plan: Any) -> N
     CPU per cent are of one core.
     """
     wanted = Plan(**plan)
+    host_config("checked", wanted.mode, wanted.settings)  # before anything is started
     results = run_async(lambda: _bench(wanted, data_dir))
     result = summary(wanted, results)
     if failures := sum(each["failures"] for each in results):

@@ -12,7 +12,8 @@ import json
 import logging
 import os
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -21,7 +22,7 @@ import structlog
 import trio
 
 from multiraft.cli.logs import log_to_stderr
-from multiraft.config import config_from
+from multiraft.config import HostConfig, config_from
 from multiraft.engine import Host, open_host
 from multiraft.errors import MultiraftError, NoLeader, OutcomeUnknown, ProposalDropped
 from multiraft.group import Group
@@ -254,21 +255,24 @@ async def read_lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[dict[str, 
             yield json.loads(line)
 
 
+def host_config(data_dir: str, mode: str, settings: Mapping[str, Any]) -> HostConfig:
+    """The configuration of a benchmark's host. Raises: ConfigError."""
+    values = {
+        "data_dir": data_dir,
+        "listen": "127.0.0.1:0",
+        "cluster_id": "bench",
+        "read_mode": ReadMode.LEASE if mode == "lease-read" else ReadMode.QUORUM,
+        "drain_s": 1.0,
+    }
+    return config_from({**values, **settings})
+
+
 async def serve(requests: trio.abc.ReceiveStream, reply: Callable[[dict[str, Any]], None]) -> None:
     """Open the host that the first line describes, then do what the other lines say."""
     lines = read_lines(requests)
     first = await anext(lines)
     mode = first["mode"]
-    config = config_from(
-        {
-            "data_dir": first["data_dir"],
-            "listen": "127.0.0.1:0",
-            "cluster_id": "bench",
-            "read_mode": ReadMode.LEASE if mode == "lease-read" else ReadMode.QUORUM,
-            "drain_s": 1.0,
-            **first["settings"],
-        }
-    )
+    config = host_config(first["data_dir"], mode, first["settings"])
     async with open_host(config, lambda _: Counter()) as host, trio.open_nursery() as nursery:
         worker = Worker(host, mode, first["payload"], nursery)
         reply({"address": host.address})
@@ -291,7 +295,11 @@ def main() -> None:
         async with trio.lowlevel.FdStream(os.dup(0)) as requests:
             await serve(requests, reply)
 
-    trio.run(run)
+    try:
+        trio.run(run)
+    except (MultiraftError, OSError) as error:
+        reply({"failed": str(error)})
+        sys.exit(1)
 
 
 if __name__ == "__main__":

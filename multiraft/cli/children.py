@@ -53,7 +53,7 @@ class Child:
         """Read one line of JSON.
 
         Raises:
-            ChildFailed: It has ended, or this is no line of JSON.
+            ChildFailed: It has ended, says that it `failed`, or this is no line of JSON.
         """
         assert self.process.stdout is not None
         while (end := self._buffer.find(b"\n")) < 0:
@@ -71,6 +71,8 @@ class Child:
             raise ChildFailed(f"{self.name} said {line[:200]!r}") from None
         if not isinstance(message, dict):
             raise ChildFailed(f"{self.name} said {line[:200]!r}")
+        if "failed" in message:
+            raise ChildFailed(f"{self.name}: {message['failed']}")
         return message
 
     async def ask(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -86,6 +88,7 @@ class Child:
         status = self.process.returncode
         how = "closed its pipe" if status is None else f"ended with status {status}"
         last = next((line for line in reversed(self.log_tail().splitlines()) if line.strip()), "")
+        last = last.removeprefix("multiraft: error: ")
         return ChildFailed(f"{self.name} {how}: {last}" if last else f"{self.name} {how}")
 
     def log_tail(self) -> str:
