@@ -272,8 +272,8 @@ class SnapshotStore(Protocol):
 
     def sink(self, offer: SnapshotOffer) -> SnapshotSink: ...
 
-    def prune(self, group: GroupId, keep: int) -> None:
-        """Delete all but the newest file and `keep` older ones."""
+    def prune(self, group: GroupId, keep: int, needed: Iterable[str] = ()) -> None:
+        """Delete all but the newest file and `keep` older ones, and those whose paths are `needed`."""
 
     def remove(self, group: GroupId) -> None:
         """Delete all files of a group."""

@@ -479,14 +479,17 @@ class Scheduler:
 
     def snapshot_received(self, peer: Hello, offer: SnapshotOffer, sink: SnapshotSink) -> None:  # noqa: ARG002
         """A snapshot file is whole and on disk: let raft decide what it is worth."""
-        self._call_soon(lambda: self._step_snapshot(offer, sink))
-
-    def _step_snapshot(self, offer: SnapshotOffer, sink: SnapshotSink) -> None:
-        group = self.groups.get(offer.group)
+        group, file = self.groups.get(offer.group), sink.file
+        assert file is not None, "a finished sink knows its file"
         if group is None or group.failed is not None or offer.generation != group.generation:
             return
-        file = sink.file
-        assert file is not None, "a finished sink knows its file"
+        self._snapshots.pin(group, file)
+        self._call_soon(lambda: self._step_snapshot(group, offer, file))
+
+    def _step_snapshot(self, group: Group, offer: SnapshotOffer, file: SnapshotFile) -> None:
+        if group.failed is not None:
+            return
+        before = group.raft.log.unstable.snapshot
         self._step_core(
             group,
             Message(
@@ -498,7 +501,9 @@ class Scheduler:
             ),
         )
         taken = group.raft.log.unstable.snapshot
-        if taken is not None and (taken.index, taken.term) == (offer.snapshot.index, offer.snapshot.term):
+        if taken is None or taken is before:
+            self._snapshots.unpin(group, file)
+        else:
             self._received[group.id, taken.index, taken.term] = file
         self.mark_dirty(group)
 

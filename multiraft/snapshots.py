@@ -49,6 +49,8 @@ class Snapshots:
         self._group_failed = group_failed
         self._queue: deque[Group] = deque()
         self._writing: set[Group] = set()
+        self._pinned: dict[Group, list[str]] = {}
+        """Paths of received files that are not installed yet."""
         self.taken = 0
 
     @property
@@ -96,7 +98,25 @@ class Snapshots:
     def compacted(self, group: Group) -> None:
         """The compaction record is durable: older files may go."""
         keep = group.host.config.max_snapshot_files
-        self._executor.submit(lambda: self.store.prune(group.id, keep), self._pruned)
+
+        def prune() -> None:
+            # The newest files need not be the ones that count: what was received may not be in the
+            # log yet, or never get there.
+            file = group.snapshot_file
+            needed = [*self._pinned.get(group, ()), *([] if file is None else [file.path])]
+            self.store.prune(group.id, keep, needed)
+
+        self._executor.submit(prune, self._pruned)
+
+    def pin(self, group: Group, file: SnapshotFile) -> None:
+        """Keep a received file until it is installed, or not wanted."""
+        self._pinned.setdefault(group, []).append(file.path)
+
+    def unpin(self, group: Group, file: SnapshotFile) -> None:
+        pinned = self._pinned[group]
+        pinned.remove(file.path)
+        if not pinned:
+            del self._pinned[group]
 
     def install(self, group: Group, file: SnapshotFile, done: Callable[[], None]) -> None:
         """Replace the group's state by a received snapshot that the log has recorded."""
@@ -108,6 +128,7 @@ class Snapshots:
 
         def finish(_: None, error: BaseException | None) -> None:
             group.restoring = False
+            self.unpin(group, file)
             if group.failed is not None:
                 return
             if error is not None:

@@ -1,5 +1,7 @@
 """The snapshot files of a host: `<data_dir>/snapshots/<group>/<index>-<term>.snap`.
 
+Those received from another host are called `<index>-<term>-<start of the digest>.snap`.
+
 Writing and receiving both end the same way: the bytes are synced under a temporary name, then
 renamed, then the folder is synced. A file with the final name is therefore whole, unless the disk
 damaged it later; reading verifies every byte before it says that it is done.
@@ -35,6 +37,12 @@ _RAW_BYTES: Final = 256 << 10
 def snapshot_name(snapshot: Snapshot) -> str:
     """Names sort like (index, term)."""
     return f"{snapshot.index:020d}-{snapshot.term:020d}{_SUFFIX}"
+
+
+def received_name(snapshot: Snapshot, digest: bytes) -> str:
+    """Names of received files. Two hosts may write the same state in different bytes, so one that
+    came from elsewhere must not replace our own, which others may be told of by its digest."""
+    return f"{snapshot_name(snapshot).removesuffix(_SUFFIX)}-{digest.hex()[:16]}{_SUFFIX}"
 
 
 def open_snapshot_file(files: Files, path: str) -> SnapshotFile:
@@ -76,7 +84,8 @@ class SnapshotFiles:
                 file = open_snapshot_file(self._files, f"{self._folder(group)}/{name}")
             except SnapshotInvalid:
                 continue
-            if file.group == group and snapshot_name(file.snapshot) == name:
+            expected = (snapshot_name(file.snapshot), received_name(file.snapshot, file.digest))
+            if file.group == group and name in expected:
                 found.append(file)
         return found
 
@@ -213,7 +222,7 @@ class FileSink:
             raise SnapshotInvalid(f"{self._path}: {error}") from None
         self._opened.sync()
         self.abort()
-        path = f"{self._folder}/{snapshot_name(self._offer.snapshot)}"
+        path = f"{self._folder}/{received_name(self._offer.snapshot, head.digest)}"
         self._files.rename(self._path, path)
         self._files.sync_folder(self._folder)
         self.file = _described(path, head)

@@ -34,8 +34,9 @@ class SimulationFailed(AssertionError):
         tail = "\n".join(list(trace.lines)[-lines:])
         super().__init__(
             f"seed {plan.seed}, step {cluster.world.steps}, at {cluster.world.now:.6f} s: "
-            f"{type(error).__name__}: {error}\n{plan}\n--- the last {lines} of {trace.count} lines of the trace\n"
-            f"{tail}\n--- replay: python -m tests.sim --seed {plan.seed} --verbose"
+            f"{type(error).__name__}: {error}\n{plan}\n"
+            f"--- the last {lines} of {trace.count} lines of the trace\n{tail}\n"
+            f"--- replay: python -m tests.sim --seed {plan.seed} --verbose"
         )
         self.seed = plan.seed
         self.error = error
@@ -159,7 +160,8 @@ class Cluster:
             self._names: dict[GroupId, bytes] = {}
 
         def applied(self) -> bool:
-            return all([self._is_applied(group) for group in self._cluster.group_ids])
+            waiting = [group for group in self._cluster.group_ids if not self._is_applied(group)]
+            return not waiting
 
         def _is_applied(self, group: GroupId) -> bool:
             cluster = self._cluster

@@ -48,8 +48,9 @@ def fails_at(number: int) -> Callable[[str, str], OSError | None]:
 
     def fault(operation: str, _: str) -> OSError | None:
         nonlocal left
-        if operation in ("write", "sync"):
-            left -= 1
+        if operation not in ("write", "sync"):
+            return None
+        left -= 1
         return OSError(errno.EIO, "the disk failed") if left == 0 else None
 
     return fault

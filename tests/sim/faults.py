@@ -96,7 +96,14 @@ class Faults:
     def _pause(self) -> None:
         host = self._some_host()
         if host is not None:
-            host.pause(between(self._random, 0.05, 2.0 * self._cluster.plan.election_s))
+            seconds = between(self._random, 0.05, 2.0 * self._cluster.plan.election_s)
+            host.pause(seconds)
+            self._world.after(seconds, lambda: self._wake_up(host))
+
+    def _wake_up(self, host: SimHost) -> None:
+        """Programs sleep and wake with their host; what they ask first, it may be unfit to answer."""
+        for group_id in self._cluster.group_ids:
+            self._cluster.clients.read(host, group_id)
 
     def _slow_disk(self) -> None:
         host = self._some_host()

@@ -234,18 +234,22 @@ class Invariants:
         group_id, _, message = item
         if type(message) is not Message or message.reject:
             return
-        log = host.journal.durable.get(group_id)
-        if log is None:
-            return
         if message.type is MessageType.VOTE_RESP:
             self.votes_are_durable(host, group_id, message)
-        elif message.type is MessageType.APP_RESP and log.hard.term <= message.term:
-            # (In a later term the entries may have been replaced since, which is no lie.)
-            if log.hard.term < message.term or log.last < message.index:
-                raise Violation(
-                    f"{host.name}: group {group_id} acknowledged {message.index} in term {message.term}; "
-                    f"durable are {log.last} and term {log.hard.term} (§3.8)"
-                )
+        elif message.type is MessageType.APP_RESP:
+            self.acknowledgements_are_durable(host, group_id, message)
+
+    def acknowledgements_are_durable(self, host: SimHost, group_id: GroupId, message: Message) -> None:
+        """§3.8: entries are on disk before they are acknowledged, and so is the term they came in.
+
+        In a later term they may have been replaced since, which is no lie.
+        """
+        log = host.journal.durable[group_id]
+        if log.hard.term < message.term or (log.hard.term == message.term and log.last < message.index):
+            raise Violation(
+                f"{host.name}: group {group_id} acknowledged {message.index} in term {message.term}; "
+                f"durable are {log.last} and term {log.hard.term} (§3.8)"
+            )
 
     def votes_are_durable(self, host: SimHost, group_id: GroupId, message: Message) -> None:
         """§3.8: a server persists its term and vote before it answers."""
@@ -336,8 +340,8 @@ class Invariants:
         history.dropped[name] = reason
         if name in history.index_of:
             raise Violation(
-                f"group {group}: proposal {name.hex()} is applied at {history.index_of[name]}; its caller was "
-                f"told: {reason}"
+                f"group {group}: proposal {name.hex()} is applied at {history.index_of[name]}; its caller "
+                f"was told: {reason}"
             )
 
     def answered(self, group: GroupId, floor: Index, state: State) -> None:

@@ -90,7 +90,7 @@ class Chain(StateMachine):
         self._save(entries[-1].index)
         return results
 
-    def query(self, request: object) -> object:
+    def query(self, request: object) -> object:  # noqa: ARG002 - there is one question
         return self.state
 
     def snapshot(self) -> Iterable[bytes]:

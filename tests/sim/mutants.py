@@ -18,27 +18,51 @@ from multiraft import intake
 from multiraft.apply import Applier, Work
 from multiraft.errors import ProposalDropped
 from multiraft.group import Group
-from multiraft.interfaces import SnapshotFile
 from multiraft.messages import HardState, Message, MessageType, Run, Snapshot
 from multiraft.proposals import ProposalTable
-from multiraft.raft import candidate, core, follower, leader, leader_reads
-from multiraft.raft.core import Raft, RaftRole
-from multiraft.raft.election import Campaign, campaign
+from multiraft.raft import core, follower, leader, leader_reads
+from multiraft.raft.core import RaftRole
+from multiraft.raft.election import on_vote_request
 from multiraft.raft.leader import become_leader
 from multiraft.raft.log import RaftLog
 from multiraft.raft.quorum import VoteResult
 from multiraft.raft.ready import Ready
 from multiraft.raft.state import State
-from multiraft.raft.unstable import Unstable
 from multiraft.scheduler import Held, Scheduler
 from multiraft.storage.appender import Appender
 from multiraft.storage.batch import Batch
 from multiraft.storage.memory import MemoryFile
-from multiraft.types import GroupId, Index, Term
+from multiraft.types import Index, Term
 
 Mutant = Callable[[], AbstractContextManager[None]]
 
 MUTANTS: dict[str, Mutant] = {}
+
+FOCUS: dict[str, dict[str, Any]] = {
+    "leads_before_its_own_vote_is_durable": {
+        "faults": ("campaign", "crash", "crash_all", "stall"),
+        "fault_every_s": 0.3,
+        "groups": 6,
+        "hosts": 3,
+    },
+    "lease_outlives_a_pause": {
+        "faults": ("pause", "transfer"),
+        "lease": True,
+        "check_quorum": True,
+        "reads_percent": 60,
+    },
+    "forwarded_proposals_of_any_term_are_taken": {
+        "faults": ("campaign", "pause", "transfer"),
+        "fault_every_s": 0.3,
+        "jitter_s": 0.1,
+        "lossy": True,
+        "hosts": 3,
+    },
+    "follower_commits_all_the_leader_did": {"faults": ("partition", "pause"), "lossy": True},
+    "capture_goes_to_the_worker": {"blocking": False, "snapshot_interval_entries": 7},
+    "snapshot_files_are_not_synced": {"faults": ("crash",), "snapshot_interval_entries": 7},
+}
+"""What to change in a plan so that the rarer bugs need fewer seeds."""
 
 
 def planted(make: Callable[[], Iterator[None]]) -> Mutant:
@@ -163,7 +187,7 @@ def leads_before_its_own_vote_is_durable() -> Iterator[None]:
 @planted
 def votes_for_everybody() -> Iterator[None]:
     """A second vote in one term (Figure 3.1, RequestVote, receiver's rule 2)."""
-    real = core.on_vote_request
+    real = on_vote_request
 
     def on_vote(state: State, message: Message) -> None:
         if message.term == state.term and state.role is RaftRole.FOLLOWER:
@@ -178,23 +202,6 @@ def votes_for_everybody() -> Iterator[None]:
 def votes_for_shorter_logs() -> Iterator[None]:
     """The voter does not compare logs (§3.6.1)."""
     with replaced(RaftLog, "up_to_date", lambda *_: True):
-        yield
-
-
-@planted
-def pre_candidate_keeps_its_leader() -> Iterator[None]:
-    """With check-quorum, pre-candidates refuse each other for ever (etcd #8334, #9586)."""
-    real = campaign
-
-    def keeping(state: State, kind: Campaign) -> None:
-        before = state.leader
-        real(state, kind)
-        if kind is Campaign.PRE_ELECTION:
-            state.leader = before
-            state.election_elapsed = 0
-
-    module = "multiraft.raft.election.campaign"
-    with patch(module, keeping):
         yield
 
 
@@ -242,25 +249,6 @@ def follower_commits_all_the_leader_did() -> Iterator[None]:
         state.log.commit_to(min(message.commit, state.log.last_index))
 
     with handler(RaftRole.FOLLOWER, MessageType.APP, on_append):
-        yield
-
-
-@planted
-def old_writes_make_entries_stable() -> Iterator[None]:
-    """The ABA race: a write of an older term vouches for what replaced it (etcd 5c02c25)."""
-
-    def meet(self: Raft, message: Message) -> None:
-        if message.index:
-            self.log.unstable.stable_to(message.index, message.log_term)
-        if message.snapshot is not None:
-            self.snapshot_stored(message.snapshot)
-
-    def stable_to(self: Unstable, index: Index, term: Term) -> list[Run]:
-        held = self.term(index)
-        return real(self, index, term if held is None else held)
-
-    real = Unstable.stable_to
-    with replaced(Raft, "_meet_old_write", meet), replaced(Unstable, "stable_to", stable_to):
         yield
 
 
@@ -400,7 +388,13 @@ def reads_do_not_wait_for_apply() -> Iterator[None]:
 @planted
 def forwarded_proposals_are_taken_twice() -> Iterator[None]:
     """A run that is sent again after a broken link is appended again."""
-    with replaced(ProposalTable, "take_forwarded", lambda *_: True):
+    real = ProposalTable.take_forwarded
+
+    def take(self: ProposalTable, run: Run, term: Term) -> bool:
+        real(self, run, term)
+        return True
+
+    with replaced(ProposalTable, "take_forwarded", take):
         yield
 
 
@@ -444,7 +438,3 @@ def new_term_drops_what_is_being_applied() -> Iterator[None]:
 
     with replaced(Scheduler, "_applied", applied):
         yield
-
-
-__all__ = ["MUTANTS", "Mutant"]
-_ = (GroupId, SnapshotFile, candidate)

@@ -256,13 +256,10 @@ class Network:
 
     def _try(self, link: LinkState, session: int) -> None:
         source, target = link.source, link.target
-        if (
-            link.up
-            or not link.wanted
-            or link.session != session
-            or None in (source.scheduler, target.scheduler)
-        ):
-            return  # somebody else dials, or will when the host is up
+        if link.up or not link.wanted or link.session != session:
+            return
+        if source.scheduler is None or target.scheduler is None:
+            return  # whoever is down dials, and is dialled, when it is up
         if source.paused or target.paused or link.telling or self._parted(source, target):
             self._dial(link)
             return
