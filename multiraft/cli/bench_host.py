@@ -87,9 +87,11 @@ class Load:
         self._write_every = write_every
         self._data = os.urandom(payload)
 
-    async def one(self) -> None:
-        """One outstanding operation, for ever."""
+    async def one(self, number: int) -> None:
+        """One outstanding operation, for ever; task `number` takes its first sample that much later."""
         mixed = itertools.cycle([True] + [False] * (self._write_every - 1)) if self._write_every else None
+        for _ in range(number % SAMPLE_EVERY):
+            await self._step(mixed)
         while True:
             started = perf_counter()
             await self._step(mixed)
@@ -165,8 +167,8 @@ class Worker:
         async def run() -> None:
             with self._loading:
                 async with trio.open_nursery() as nursery:
-                    for _ in range(inflight):
-                        nursery.start_soon(load.one)
+                    for number in range(inflight):
+                        nursery.start_soon(load.one, number)
 
         self._nursery.start_soon(run)
         return {}
