@@ -177,6 +177,7 @@ class Catalog:
                 async_storage_writes=True,
                 step_down_on_removal=True,
                 commit_notices=True,
+                coalesce_beats=True,
             ),
             served,
             self._env.random,

@@ -265,6 +265,33 @@ class ProposalRefused:
     reason: str
 
 
+BEAT_FIELDS: Final = 6
+BEAT_ACK_FIELDS: Final = 5
+
+
+@attrs.define
+class Beats:
+    """Heartbeats of any number of groups to one host, as one message.
+
+    `rows` is flat: group, generation, to, sender, term, commit; and again. Each row means what a
+    HEARTBEAT of that group would mean, no more and no less: it vouches for a group, at a term, to
+    a member. Flat, because a list of numbers costs next to nothing to encode and decode.
+    """
+
+    rows: list[int]
+
+
+@attrs.define
+class BeatAcks:
+    """Answers to `Beats`. `rows` is flat: group, generation, to, sender, term; and again.
+
+    Only those groups are named whose member followed that leader at that term when it heard the
+    beat; nothing is ever answered for a group that was not asked.
+    """
+
+    rows: list[int]
+
+
 @attrs.define
 class GroupUnknown:
     """An answer to a message for a group that the answering host does not carry.
@@ -297,7 +324,9 @@ class Lane(enum.IntEnum):
     BULK = 1
 
 
-HostMessage = Message | ProposalRefused | GroupUnknown
+HostMessage = Message | ProposalRefused | GroupUnknown | Beats | BeatAcks
 
 Envelope = tuple[GroupId, int, HostMessage]
-"""(group, the group's generation, message). A message of another generation is dropped."""
+"""(group, the group's generation, message). A message of another generation is dropped.
+
+`Beats` and `BeatAcks` are about many groups and name them inside; theirs are 0 and 0."""

@@ -81,7 +81,8 @@ class Post:
             peer.queued = True
             self._sending.append(peer)
 
-    def _queue_peer(self, peer: Peer) -> None:
+    def queue(self, peer: Peer) -> None:
+        """Something for `peer` is to leave at the end of the pass."""
         if not peer.queued:
             peer.queued = True
             self._sending.append(peer)
@@ -101,7 +102,7 @@ class Post:
             group_id, _, message = item
             if type(message) is ProposalRefused and peer.connected:
                 peer.bulk.append(item)  # with the next pass
-                self._queue_peer(peer)
+                self.queue(peer)
             group = self._groups.get(group_id)
             if group is None or group.failed is not None or type(message) is not Message:
                 continue
@@ -169,7 +170,7 @@ class Post:
             # They may have been lost with the last stream, of which the proposers know nothing.
             # Told twice, they do no harm.
             peer.bulk.extend(peer.refusals)
-            self._queue_peer(peer)
+            self.queue(peer)
         for group_id in sorted(peer.groups):
             group = self._groups.get(group_id)
             if group is not None and group.routes.get(group.raft.leader) is peer:
@@ -198,7 +199,7 @@ class Post:
     def _refuse(self, peer: Peer, refusal: Envelope) -> None:
         peer.refusals.append(refusal)
         peer.bulk.append(refusal)
-        self._queue_peer(peer)
+        self.queue(peer)
 
     def refuse_stray(self, peer: Hello, group_id: GroupId, generation: int, message: HostMessage) -> None:
         """A message for a group that is not here: only a forwarded proposal has somebody waiting."""

@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections import deque
 
 from multiraft.interfaces import Transport
-from multiraft.messages import Envelope, Lane, MessageType
+from multiraft.messages import (
+    BEAT_ACK_FIELDS,
+    BEAT_FIELDS,
+    BeatAcks,
+    Beats,
+    Envelope,
+    HostMessage,
+    Lane,
+    MessageType,
+)
 from multiraft.types import GroupId
 
 _LIVENESS = {
@@ -43,6 +52,9 @@ FRAME_MESSAGES_MAX = 1024
 FRAME_BYTES_MAX = 512 * 1024
 """Weight of entries after which a frame is full. One message may weigh more by itself."""
 
+BEAT_GROUPS_MAX = 8192
+"""Groups in one message of beats: at most about 400 KB."""
+
 REFUSALS_MAX = 1024
 """Refusals that are told again when a link is back; those before have had their time."""
 
@@ -52,6 +64,8 @@ class Peer:
 
     __slots__ = (
         "address",
+        "beat_acks",
+        "beats",
         "bulk",
         "bulk_bytes",
         "connected",
@@ -65,6 +79,8 @@ class Peer:
     def __init__(self, address: str) -> None:
         self.address = address
         self.liveness: list[Envelope] = []
+        self.beats: list[int] = []
+        self.beat_acks: list[int] = []
         self.bulk: list[Envelope] = []
         self.bulk_bytes = 0
         self.connected = False
@@ -80,6 +96,8 @@ class Peer:
     def flush(self, transport: Transport) -> None:
         """Hand the pass's messages over. What the bulk lane refuses is left in `lost`."""
         self.queued = False
+        if self.beats or self.beat_acks:
+            self._coalesce()
         if self.liveness:
             items, self.liveness = self.liveness, []
             # Refused liveness messages are gone: the next tick makes new ones.
@@ -87,6 +105,18 @@ class Peer:
                 transport.send(self.address, Lane.LIVENESS, items[start : start + FRAME_MESSAGES_MAX])
         if self.bulk:
             self.flush_bulk(transport)
+
+    def _coalesce(self) -> None:
+        """Turn the rows into messages, first in line, each well within a frame."""
+        beats, self.beats = self.beats, []
+        acks, self.beat_acks = self.beat_acks, []
+        step = BEAT_FIELDS * BEAT_GROUPS_MAX
+        messages: list[HostMessage] = [
+            Beats(beats[start : start + step]) for start in range(0, len(beats), step)
+        ]
+        step = BEAT_ACK_FIELDS * BEAT_GROUPS_MAX
+        messages += [BeatAcks(acks[start : start + step]) for start in range(0, len(acks), step)]
+        self.liveness[:0] = [(0, 0, message) for message in messages]
 
     def flush_bulk(self, transport: Transport) -> None:
         items, self.bulk = self.bulk, []

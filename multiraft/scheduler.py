@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable
 import attrs
 
 from multiraft.apply import Applier, Work
+from multiraft.beats import Beater
 from multiraft.catalog import Catalog
 from multiraft.config import HostConfig
 from multiraft.environment import Environment, Recalled
@@ -42,6 +43,8 @@ from multiraft.intake import Intake
 from multiraft.interfaces import SnapshotFile, SnapshotOffer, SnapshotSink, WriteBatch
 from multiraft.membership import Membership
 from multiraft.messages import (
+    BeatAcks,
+    Beats,
     ConfChange,
     Envelope,
     Hello,
@@ -120,6 +123,7 @@ class Scheduler:
             call_soon=self._call_soon,
             mark_dirty=self.mark_dirty,
         )
+        self._beater = Beater(self.groups, self._post, step=self._step_core, mark_dirty=self.mark_dirty)
         self._intake = Intake(
             config,
             self._clock,
@@ -349,6 +353,8 @@ class Scheduler:
             if group.failed is None:
                 raft = group.raft
                 raft.tick()
+                if raft.beat_due:
+                    self._beater.gather(group)
                 if raft.has_ready():
                     self.mark_dirty(group)
         self._intake.tick(now)
@@ -386,6 +392,12 @@ class Scheduler:
             peer, items = inbox.popleft()
             self._inbox_messages -= len(items)
             for group_id, generation, message in items:
+                if type(message) is Beats:
+                    self._beater.hear(message.rows)
+                    continue
+                if type(message) is BeatAcks:
+                    self._beater.hear_acks(message.rows)
+                    continue
                 group = groups.get(group_id)
                 if group is None or group.failed is not None or generation != group.generation:
                     self._post.refuse_stray(peer, group_id, generation, message)

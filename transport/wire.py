@@ -20,6 +20,10 @@ from typing import Any, Final, NoReturn
 import cbor2
 
 from multiraft.messages import (
+    BEAT_ACK_FIELDS,
+    BEAT_FIELDS,
+    BeatAcks,
+    Beats,
     ConfState,
     EntryKind,
     Envelope,
@@ -56,6 +60,8 @@ _HEARTBEAT_RESP: Final = 9
 _COMMIT: Final = 24
 _PROPOSAL_REFUSED: Final = 32
 _GROUP_UNKNOWN: Final = 33
+_BEATS: Final = 34
+_BEAT_ACKS: Final = 35
 
 # Rare kinds share one shape with every field in it.
 _RARE: Final = (
@@ -154,6 +160,10 @@ def _row(group: int, generation: int, message: object) -> Row:
         # Whatever is in a reason must not keep the frame around it from travelling.
         reason = message.reason[:MAX_REASON_CHARACTERS].encode(errors="replace").decode()
         return (_PROPOSAL_REFUSED, group, generation, message.to, message.sequence, reason)
+    if isinstance(message, Beats):
+        return (_BEATS, message.rows)
+    if isinstance(message, BeatAcks):
+        return (_BEAT_ACKS, message.rows)
     if isinstance(message, GroupUnknown):
         return (_GROUP_UNKNOWN, group, generation, message.sender)
     raise WireError(f"{type(message).__name__} is not a message between hosts")
@@ -208,6 +218,7 @@ _RARE_SHAPE: Final = (*[int] * 11, bool, bytes, list, list)
 _REFUSED_SHAPE: Final = (*[int] * 5, str)
 _UNKNOWN_SHAPE: Final = (*[int] * 4,)
 _RUN_SHAPE: Final = (*[int] * 7, bytes)
+_NUMBERS_SHAPE: Final = (int, list)
 _SNAPSHOT_SHAPE: Final = (int, int, list, list, list, list, bool, bytes)
 
 # Packing as unsigned 64-bit numbers is the range check: negative or larger raises struct.error.
@@ -397,6 +408,28 @@ def _read_unknown(row: list[Any]) -> Envelope:
     return group, generation, GroupUnknown(sender)
 
 
+def _read_beats(row: list[Any]) -> Envelope:
+    return 0, 0, Beats(_read_numbers("BEATS", row, BEAT_FIELDS))
+
+
+def _read_beat_acks(row: list[Any]) -> Envelope:
+    return 0, 0, BeatAcks(_read_numbers("BEAT_ACKS", row, BEAT_ACK_FIELDS))
+
+
+def _read_numbers(what: str, row: list[Any], fields: int) -> list[int]:
+    """A flat list of rows of `fields` numbers; looked at in C, as there may be thousands."""
+    if tuple(map(type, row)) != _NUMBERS_SHAPE:
+        raise _misshapen(what, row, _NUMBERS_SHAPE)
+    numbers: list[int] = row[1]
+    if not numbers or len(numbers) % fields:
+        raise WireError(f"{what}: {len(numbers)} numbers do not make rows of {fields}")
+    if set(map(type, numbers)) != {int}:
+        raise WireError(f"{what}: holds something that is no number")
+    if min(numbers) < 0 or max(numbers) >> 64:
+        raise WireError(f"{what}: a number outside 0 to 2**64 - 1")
+    return numbers
+
+
 def _refuse_kind(row: list[Any]) -> NoReturn:
     kind: int = row[0]
     if kind < len(_TYPES):
@@ -408,7 +441,7 @@ _Reader = Callable[[list[Any]], Envelope]
 
 
 def _readers() -> tuple[_Reader, ...]:
-    table: list[_Reader] = [_refuse_kind] * (_GROUP_UNKNOWN + 1)
+    table: list[_Reader] = [_refuse_kind] * (_BEAT_ACKS + 1)
     for kind in _RARE:
         table[kind] = _read_rare
     table[_PROP] = _read_prop
@@ -419,6 +452,8 @@ def _readers() -> tuple[_Reader, ...]:
     table[_HEARTBEAT_RESP] = _read_heartbeat_resp
     table[_PROPOSAL_REFUSED] = _read_refused
     table[_GROUP_UNKNOWN] = _read_unknown
+    table[_BEATS] = _read_beats
+    table[_BEAT_ACKS] = _read_beat_acks
     return tuple(table)
 
 

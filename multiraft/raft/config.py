@@ -38,6 +38,8 @@ class CoreConfig:
         disable_conf_change_validation: A leader takes any configuration change into its log.
         commit_notices: Tell followers a new commit index by a small message of its own, or along
             with the next append, instead of by an empty append that must be answered.
+        coalesce_beats: Hand out plain heartbeats by `Raft.take_beats` instead of as messages, and
+            none to a follower that an append went to since the last one.
     """
 
     id: MemberId
@@ -57,6 +59,7 @@ class CoreConfig:
     disable_proposal_forwarding: bool = False
     disable_conf_change_validation: bool = False
     commit_notices: bool = False
+    coalesce_beats: bool = False
 
     def validate(self) -> None:
         """Raises: ConfigError naming the first field that cannot be used."""

@@ -27,14 +27,14 @@ from multiraft.raft.election import on_vote_request, stand
 from multiraft.raft.failures import PeerNotFound, StepLocalMessage
 from multiraft.raft.leader_reads import recheck_reads, release_postponed
 from multiraft.raft.outgoing import take_ready
-from multiraft.raft.progress import Progress
+from multiraft.raft.progress import REPLICATE, Progress
 from multiraft.raft.ready import ReadState, Ready
-from multiraft.raft.replication import advance_commit, announce_commit, send_append
+from multiraft.raft.replication import advance_commit, announce_commit, send_append, take_beats
 from multiraft.raft.runs import total_weight
 from multiraft.raft.state import State
 from multiraft.raft.terms import settle_term
 from multiraft.raft.trace import Level, RaftRole
-from multiraft.types import Index, MemberId
+from multiraft.types import Index, MemberId, Term
 
 __all__ = ["CoreConfig", "Level", "Raft", "RaftRole", "ReadState", "Ready"]
 
@@ -161,6 +161,34 @@ class Raft(State):
         if self.election_elapsed >= self.election_timeout and self.promotable:
             self.election_elapsed = 0
             stand(self)
+
+    def take_beats(self) -> list[tuple[MemberId, Index]]:
+        """With `beat_due` set: members to beat for, and the commit index to tell each.
+
+        Hosts put the beats of many groups into one message; `hear_beat` and `hear_beat_ack` take
+        them at the other ends, without a message object for each.
+        """
+        return take_beats(self)
+
+    def hear_beat(self, leader: MemberId, term: Term, commit: Index) -> bool:
+        """A beat from `leader`. True: heard, and the leader is to be told so; False: nothing was
+        done, as it is not from the leader that we follow: step a HEARTBEAT in its place."""
+        if term != self.term or leader != self.leader or self.role is not RaftRole.FOLLOWER:
+            return False
+        self.election_elapsed = 0
+        self.log.commit_to(commit)
+        return True
+
+    def hear_beat_ack(self, member: MemberId, term: Term) -> bool:
+        """A follower's answer to a beat. False: nothing was done, step a HEARTBEAT_RESP instead."""
+        if term != self.term or self.role is not RaftRole.LEADER:
+            return False
+        progress = self.tracker.progress.get(member)
+        if progress is None or progress.match < self.log.last_index or progress.state is not REPLICATE:
+            return False
+        progress.recent_active = True
+        progress.flow_paused = False
+        return True
 
     def campaign(self) -> None:
         """Stand for election now, if this member may."""

@@ -14,7 +14,7 @@ from multiraft.raft.read_index import encode_position
 from multiraft.raft.runs import total_weight
 from multiraft.raft.state import State
 from multiraft.raft.trace import Level
-from multiraft.types import MemberId, ReadMode
+from multiraft.types import Index, MemberId, ReadMode
 
 __all__ = [
     "advance_commit",
@@ -112,24 +112,38 @@ def broadcast_heartbeat(state: State) -> None:
         position = state.reads.beat(state.ticks)
     else:
         position = state.reads.last_position
-    send_heartbeats(state, position, spare=not position and state.config.commit_notices)
+    if position or not state.config.coalesce_beats:
+        send_heartbeats(state, position)
+    else:
+        state.beat_due = True
 
 
-def send_heartbeats(state: State, position: int, spare: bool = False) -> None:
-    """Heartbeats that ask for confirmation of reads up to `position`; 0: of none.
+def take_beats(state: State) -> list[tuple[MemberId, Index]]:
+    """Who is to get a plain heartbeat, and the commit index to tell it, instead of messages.
 
-    `spare` leaves out followers that an append went to since the last beat. It did all that a
-    heartbeat does: reset their timer, told the commit index, and asked for an answer. If it was
-    lost, no append follows it in time, or one does and is refused; so the next beat, or that
-    refusal, finds out.
+    Followers that an append went to since the last beat are spared. It did all that a heartbeat
+    does: reset their timer, told the commit index, and asked for an answer. If it was lost, no
+    append follows it in time, or one does and is refused; so the next beat, or that refusal,
+    finds out.
     """
-    context = encode_position(position)
+    state.beat_due = False
     committed = state.log.committed
+    beats: list[tuple[MemberId, Index]] = []
     for member, progress in state.tracker.others:
         if progress.appended:
             progress.appended = False
-            if spare and progress.state is REPLICATE:
+            if progress.state is REPLICATE:
                 continue
+        commit = progress.sent_commit = min(progress.match, committed)
+        beats.append((member, commit))
+    return beats
+
+
+def send_heartbeats(state: State, position: int) -> None:
+    """Heartbeats that ask for confirmation of reads up to `position`; 0: of none."""
+    context = encode_position(position)
+    committed = state.log.committed
+    for member, progress in state.tracker.others:
         commit = min(progress.match, committed)
         progress.sent_commit = commit
         state.messages.append(

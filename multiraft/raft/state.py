@@ -46,6 +46,7 @@ class State:
         pending_conf_index: A configuration change may be unapplied up to this index.
         uncommitted_bytes: Payload bytes in the log, proposed by this leader and not applied.
         term_start: A leader's first entry of its term; 0 for others.
+        beat_due: Plain heartbeats are due, and `take_beats` will be asked for them.
         notices_due: Some follower may have to be told the commit index (`commit_notices`).
         is_learner: As the configuration in force says of this member.
     """
@@ -59,6 +60,7 @@ class State:
         "accepted_term",
         "accepted_vote",
         "advance_messages",
+        "beat_due",
         "config",
         "election_elapsed",
         "election_ticks",
@@ -118,6 +120,7 @@ class State:
         self.uncommitted_bytes = 0
         self.term_start: Index = 0
         self.notices_due = False
+        self.beat_due = False
         self._start(log)
 
     def _start(self, storage: LogReader) -> None:
@@ -181,6 +184,7 @@ class State:
         self.accepted_sizes.clear()
         self.term_start = 0
         self.notices_due = False
+        self.beat_due = False
         self.reads.clear()
         self.tracker.votes.clear()
         last_index = self.log.last_index

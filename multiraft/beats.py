@@ -1,0 +1,80 @@
+"""Coalesced heartbeats: one message per peer and interval, whatever the number of groups.
+
+What travels is still per group: a row vouches for one group at one term to one member, and an
+answer names the groups whose members said so. Only the envelopes, the message objects and the
+Readys are saved, which cost ten times what the rows do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from multiraft.group import Group
+from multiraft.messages import BEAT_ACK_FIELDS, BEAT_FIELDS, Message, MessageType
+from multiraft.post import Post
+from multiraft.types import GroupId
+
+
+class Beater:
+    """Gathers the beats of a tick, and takes those of others."""
+
+    def __init__(
+        self,
+        groups: Mapping[GroupId, Group],
+        post: Post,
+        *,
+        step: Callable[[Group, Message], None],
+        mark_dirty: Callable[[Group], None],
+    ) -> None:
+        self._groups = groups
+        self._post = post
+        self._step = step
+        self._mark_dirty = mark_dirty
+
+    def gather(self, group: Group) -> None:
+        """Plain heartbeats of a group that leads are due."""
+        routes, own, term = group.routes, group.member_id, group.raft.term
+        for member, commit in group.raft.take_beats():
+            peer = routes.get(member)
+            if peer is not None:
+                peer.beats += (group.id, group.generation, member, own, term, commit)
+                if not peer.queued:
+                    self._post.queue(peer)
+
+    def hear(self, rows: list[int]) -> None:
+        """Beats of another host's groups."""
+        groups = self._groups
+        for start in range(0, len(rows), BEAT_FIELDS):
+            group_id, generation, to, sender, term, commit = rows[start : start + BEAT_FIELDS]
+            group = groups.get(group_id)
+            if group is None or group.failed is not None or generation != group.generation:
+                continue
+            peer = group.routes.get(sender)
+            if peer is None or to != group.member_id:
+                continue
+            raft = group.raft
+            before = raft.committed
+            if raft.hear_beat(sender, term, commit):
+                peer.beat_acks += (group_id, generation, sender, to, term)
+                if not peer.queued:
+                    self._post.queue(peer)
+                if raft.committed != before:
+                    self._mark_dirty(group)
+            else:
+                # Not from the leader we follow: the full rules decide what that means.
+                self._step(group, Message(MessageType.HEARTBEAT, to, sender, term, commit=commit))
+                self._mark_dirty(group)
+
+    def hear_acks(self, rows: list[int]) -> None:
+        """Another host's answers to our beats."""
+        groups = self._groups
+        for start in range(0, len(rows), BEAT_ACK_FIELDS):
+            group_id, generation, to, sender, term = rows[start : start + BEAT_ACK_FIELDS]
+            group = groups.get(group_id)
+            if group is None or group.failed is not None or generation != group.generation:
+                continue
+            if to != group.member_id or sender not in group.routes:
+                continue
+            if not group.raft.hear_beat_ack(sender, term):
+                self._step(group, Message(MessageType.HEARTBEAT_RESP, to, sender, term))
+                self._mark_dirty(group)

@@ -1,0 +1,135 @@
+"""Coalesced heartbeats: each row is worth what a heartbeat message of its group is, and no more."""
+
+from __future__ import annotations
+
+import pytest
+
+from multiraft.messages import Message, MessageType, Run
+from tests.raft.helpers import Member, acknowledge, append, make_leader, make_member, only
+
+
+def beating_leader() -> Member:
+    leader = make_leader(commit_notices=True, coalesce_beats=True)
+    acknowledge(leader, 2)
+    acknowledge(leader, 3)
+    leader.core.take_beats()
+    leader.process()
+    return leader
+
+
+def test_a_leader_owes_beats_to_all_others_and_sends_no_message() -> None:
+    leader = beating_leader()
+    core = leader.core
+    seen = [core.beat_due]
+    core.tick()
+    seen.append(core.beat_due)
+    assert core.take_beats() == [(2, core.committed), (3, core.committed)]
+    seen.append(core.beat_due)
+    assert seen == [False, True, False]
+    assert not only(leader.process(), MessageType.HEARTBEAT)
+
+
+def test_the_commit_index_of_a_beat_is_capped_at_the_followers_match() -> None:
+    leader = beating_leader()
+    behind = leader.core.progress[3].match
+    leader.core.report_unreachable(3)
+    leader.core.propose(Run.of([b"x"]))
+    leader.process()
+    acknowledge(leader, 2)
+    leader.core.tick()
+    assert dict(leader.core.take_beats())[3] == behind < leader.core.committed
+
+
+def test_a_follower_that_an_append_went_to_is_spared_one_beat() -> None:
+    leader = beating_leader()
+    leader.core.propose(Run.of([b"x"]))
+    leader.process()
+    for expected in (set(), {2, 3}):
+        leader.core.tick()
+        assert {member for member, _ in leader.core.take_beats()} == expected
+
+
+def test_a_follower_that_is_probed_is_not_spared() -> None:
+    leader = beating_leader()
+    leader.core.propose(Run.of([b"x"]))
+    leader.core.report_unreachable(3)
+    leader.process()
+    leader.core.tick()
+    assert [member for member, _ in leader.core.take_beats()] == [3]
+
+
+def test_a_beat_that_a_read_waits_for_is_a_message() -> None:
+    leader = beating_leader()
+    leader.core.propose(Run.of([b"x"]))
+    leader.core.read_index(b"r")
+    leader.process()
+    leader.core.tick()
+    assert not leader.core.beat_due
+    assert {m.to for m in only(leader.process(), MessageType.HEARTBEAT)} == {2, 3}
+
+
+def follower() -> Member:
+    member = make_member(terms=[1, 1])
+    append(member.core, term=1, index=2, log_term=1)
+    member.process()
+    return member
+
+
+def test_a_beat_does_what_a_heartbeat_does() -> None:
+    by_beat, by_message = follower(), follower()
+    leader, term = by_beat.core.leader, by_beat.core.term
+    for member in (by_beat, by_message):
+        member.core.tick()
+    assert by_beat.core.hear_beat(leader, term, 2)
+    by_message.core.step(Message(MessageType.HEARTBEAT, by_message.core.id, leader, term, commit=2))
+    for member in (by_beat, by_message):
+        assert member.core.committed == 2
+        assert member.core.election_elapsed == 0
+        assert member.core.leader == leader
+
+
+@pytest.mark.parametrize(("other_leader", "other_term"), [(1, 0), (0, 1), (0, -1)])
+def test_a_beat_of_another_leader_or_term_does_nothing(other_leader: int, other_term: int) -> None:
+    member = follower()
+    member.core.tick()
+    before = (member.core.committed, member.core.election_elapsed, member.core.term, member.core.leader)
+    leader, term = member.core.leader + other_leader, member.core.term + other_term
+    assert not member.core.hear_beat(leader, term, 2)
+    assert (
+        member.core.committed,
+        member.core.election_elapsed,
+        member.core.term,
+        member.core.leader,
+    ) == before
+
+
+def test_a_candidate_leaves_a_beat_to_the_full_rules() -> None:
+    member = follower()
+    leader = member.core.leader
+    member.core.campaign()
+    member.process()
+    assert not member.core.hear_beat(leader, member.core.term, 2)
+
+
+def test_an_answer_counts_as_activity_of_that_member_alone() -> None:
+    leader = beating_leader()
+    for progress in leader.core.progress.values():
+        progress.recent_active = False
+    assert leader.core.hear_beat_ack(2, leader.core.term)
+    assert leader.core.progress[2].recent_active
+    assert not leader.core.progress[3].recent_active
+
+
+def test_an_answer_of_another_term_or_stranger_is_left_to_the_full_rules() -> None:
+    leader = beating_leader()
+    assert not leader.core.hear_beat_ack(2, leader.core.term - 1)
+    assert not leader.core.hear_beat_ack(2, leader.core.term + 1)
+    assert not leader.core.hear_beat_ack(9, leader.core.term)
+    assert not follower().core.hear_beat_ack(2, 1)
+
+
+def test_an_answer_of_one_that_lags_is_left_to_the_full_rules() -> None:
+    leader = beating_leader()
+    leader.core.propose(Run.of([b"x"]))
+    leader.process()
+    assert not leader.core.hear_beat_ack(2, leader.core.term)
