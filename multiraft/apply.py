@@ -196,13 +196,12 @@ class Applier:
         else:
             del queue[:taken]
         capture: Snapshot | None = None
-        if group.asked_snapshot and group.raft.log.unstable.snapshot is None:
+        last = (runs or configured)[-1].last if runs or configured else group.applied
+        if group.asked_snapshot and self._may_capture(group, last):
             # The state is captured where the queue was cut, before the next configuration
-            # change, so that this is the configuration at the captured index. (While a received
-            # snapshot is on its way in, ours would be outdated; `install` asks again.)
+            # change, so that this is the configuration at the captured index.
             group.asked_snapshot = False
             assert not group.applying, "what was applied last is known"
-            last = (runs or configured)[-1].last if runs or configured else group.applied
             capture = Snapshot(
                 last, group.raft.log.term(last), group.raft.conf_state(), group.membership.encode()
             )
@@ -210,6 +209,16 @@ class Applier:
             return None
         group.applying = True
         return Work(group, configured, runs, last, weight, capture)
+
+    @staticmethod
+    def _may_capture(group: Group, index: Index) -> bool:
+        """Whether the machine's state will be that of `index`, and of use to anybody.
+
+        After a restart a durable machine may be ahead of what was handed out again: not before
+        that has caught up. While a received snapshot is on its way in, ours would be outdated;
+        `install` asks again.
+        """
+        return group.machine_at <= index and group.raft.log.unstable.snapshot is None
 
     def _finish(self, work: Work) -> None:
         group = work.group
