@@ -186,13 +186,14 @@ def shares(inflight: int, led: Sequence[int]) -> list[int]:
 async def _watch(seconds: float, what: str, children: Sequence[Child], shown: Progress) -> None:
     """Let time pass; where somebody looks on, show the throughput twice a second."""
     end = trio.current_time() + seconds
-    before, at = 0, trio.current_time()
+    before, at = 0, end
     while shown.live and trio.current_time() + 0.5 < end:
-        await trio.sleep(0.5)
         count = sum(answer["operations"] for answer in await ask_all(children, {"do": "count"}))
         now = trio.current_time()
-        shown.say(f"{what}, {end - now:.0f} s to go: {(count - before) / (now - at):,.0f} operations/s")
+        if now > at:
+            shown.say(f"{what}, {end - now:.0f} s to go: {(count - before) / (now - at):,.0f} operations/s")
         before, at = count, now
+        await trio.sleep(0.5)
     await trio.sleep_until(end)
 
 

@@ -25,8 +25,9 @@ Pair = tuple[bytes, bytes]
 Outcome = Literal["ok", "no", "maybe"]
 
 LOAD_BATCH = 500
-RUN_BATCH = 64
-WRITERS_PER_HOST = 4
+RUN_BATCH = 16
+"""Neighbours, so in one group or two: a group without a leader holds up few others."""
+WRITERS_PER_HOST = 8
 READERS_PER_HOST = 2
 RETRY_S = 0.05
 CBOR = {"Content-Type": "application/cbor", "Accept": "application/cbor"}
@@ -102,7 +103,8 @@ class Workload:
 
     async def _writer(self, names: Sequence[bytes], payload: int, numbers: Iterator[int]) -> None:
         while not self._stopping:
-            keys = [b"%s/%08d" % (random.choice(names), next(numbers)) for _ in range(RUN_BATCH)]
+            place = random.randrange(len(names))
+            keys = [b"%s/%08d" % (name, next(numbers)) for name in names[place : place + RUN_BATCH]]
             left = [(key, hashlib.shake_128(key).digest(payload)) for key in keys]
             while (left := await self._write(left)) and not self._stopping:  # noqa: ASYNC110 - a retry
                 await trio.sleep(RETRY_S)

@@ -145,10 +145,12 @@ def test_demo_without_a_kill_prints_an_object(disk: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_leaves_no_process_and_no_folder(disk: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "number"), [("bench", signal.SIGINT), ("bench", signal.SIGTERM), ("demo", signal.SIGINT)]
+)
+def test_signal_leaves_no_process_and_no_folder(disk: Path, name: str, number: int) -> None:
     """Ctrl-C while three hosts are under load: all of it is gone."""
-    process = _running_bench(disk)
+    process = _running(name, disk)
     process.send_signal(number)
     out, error = process.communicate(timeout=30)
     assert process.returncode == 128 + number, error
@@ -158,18 +160,19 @@ def test_signal_leaves_no_process_and_no_folder(disk: Path, number: int) -> None
 
 
 @pytest.mark.slow
-def test_hosts_end_with_a_parent_that_is_killed(disk: Path) -> None:
+@pytest.mark.parametrize("name", ["bench", "demo"])
+def test_hosts_end_with_a_parent_that_is_killed(disk: Path, name: str) -> None:
     """SIGKILL to the parent, which can clean up nothing: its hosts end by themselves."""
-    process = _running_bench(disk)
+    process = _running(name, disk)
     process.kill()
     process.communicate(timeout=30)
     wait_gone(disk)
 
 
-def _running_bench(disk: Path) -> subprocess.Popen[str]:
-    """A bench whose three hosts have written to their logs."""
+def _running(name: str, disk: Path) -> subprocess.Popen[str]:
+    """A command whose three hosts have written to their logs."""
     process = subprocess.Popen(
-        command_line("bench", "--groups", 5, "--seconds", 60, "--data-dir", disk),
+        command_line(name, "--groups", 5, "--seconds", 60, "--data-dir", disk),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
