@@ -331,7 +331,7 @@ class Scheduler:
                 self._step_core(group, message)
             else:
                 route(group, message)
-        if not group.dirty:
+        if not group.dirty and group.raft.has_ready():
             self.mark_dirty(group)
 
     def _leader_changed(self, group: Group) -> None:
@@ -352,11 +352,10 @@ class Scheduler:
         for group in self.groups.values():
             if group.failed is None:
                 raft = group.raft
-                raft.tick()
+                if raft.tick():
+                    self.mark_dirty(group)
                 if raft.beat_due:
                     self._beater.gather(group)
-                if raft.has_ready():
-                    self.mark_dirty(group)
         self._intake.tick(now)
         self._ticks += 1
         if self._collecting or self._ticks % self.config.election_ticks == 0:
@@ -452,7 +451,7 @@ class Scheduler:
             group.raft.applied_to(work.last, work.weight)
             group.reads.applied(work.last)
             self._snapshots.applied(group, work.weight)
-            if not group.dirty and group.raft.has_ready():
+            if not group.dirty and group.raft.has_more():
                 self.mark_dirty(group)
         if work.capture is not None:
             self._snapshots.captured(work)

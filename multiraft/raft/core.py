@@ -152,15 +152,17 @@ class Raft(State):
             return
         _HANDLERS[self.role][message.type](self, message)
 
-    def tick(self) -> None:
-        """One tick interval has passed."""
+    def tick(self) -> bool:
+        """One tick interval has passed. Returns whether anything but a beat may have come of it."""
         if self.role is RaftRole.LEADER:
             leader.tick(self)
-            return
+            return bool(self.messages) or self.role is not RaftRole.LEADER
         self.election_elapsed += 1
-        if self.election_elapsed >= self.election_timeout and self.promotable:
-            self.election_elapsed = 0
-            stand(self)
+        if self.election_elapsed < self.election_timeout or not self.promotable:
+            return False
+        self.election_elapsed = 0
+        stand(self)
+        return True
 
     def take_beats(self) -> list[tuple[MemberId, Index]]:
         """With `beat_due` set: members to beat for, and the commit index to tell each.
@@ -302,6 +304,10 @@ class Raft(State):
             or (log.committed > log.applying and log.has_committed(not self.config.async_storage_writes))
             or (unstable.snapshot is not None and not unstable.snapshot_in_progress)
         )
+
+    def has_more(self) -> bool:
+        """After `applied_to`: whether that let anything follow. Cheaper than `has_ready`."""
+        return self.log.committed > self.log.applying or bool(self.messages) or bool(self.responses)
 
     def ready(self) -> Ready:
         """Take everything new. What it holds is handed out once.
