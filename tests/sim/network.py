@@ -17,7 +17,7 @@ import attrs
 
 from multiraft.errors import MultiraftError, SnapshotInvalid
 from multiraft.interfaces import SnapshotOffer, SnapshotSink
-from multiraft.messages import Envelope, Lane, Message, MessageType, ProposalRefused
+from multiraft.messages import Envelope, Lane, Message, MessageType
 from multiraft.transport.wire import decode, encode
 from tests.sim.plan import Plan
 from tests.sim.world import World, between
@@ -384,6 +384,6 @@ def _kinds(items: Sequence[Envelope]) -> str:
     return " ".join(
         f"{group}:{message.type.name.lower()}/{message.term}/{message.index}"
         if type(message) is Message
-        else f"{group}:{'refused' if type(message) is ProposalRefused else 'unknown'}"
+        else f"{group}:{type(message).__name__}"
         for group, _, message in items
     )

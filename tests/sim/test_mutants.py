@@ -1,0 +1,51 @@
+"""The simulator catches known bugs, planted one at a time, and blames nothing else."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import attrs
+import pytest
+
+from tests.sim.cluster import Outcome, SimulationFailed, simulate
+from tests.sim.mutants import FIRST, FOCUS, MUTANTS
+from tests.sim.plan import draw_plan
+from tests.sim.world import Violation
+
+SEEDS_MAX = 100
+
+
+def run(name: str, seed: int) -> Outcome:
+    return simulate(seed, plan=attrs.evolve(draw_plan(seed), **FOCUS.get(name, {})))
+
+
+def breaks_a_rule(name: str, seed: int) -> bool:
+    """Whether the planted bug shows. Any other way to fail than by a rule is a mutant gone wrong."""
+    try:
+        with MUTANTS[name]():
+            run(name, seed)
+    except SimulationFailed as failure:
+        if not isinstance(failure.error, Violation):
+            raise
+        return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_planted_bug_is_caught(name: str) -> None:
+    """Within `SEEDS_MAX` seeds a rule is broken; without the bug that very run breaks none."""
+    first = FIRST.get(name, 0)
+    caught = next((seed for seed in range(first, first + SEEDS_MAX) if breaks_a_rule(name, seed)), None)
+    assert caught is not None
+    run(name, caught)
+
+
+def test_mutants_leave_nothing_behind() -> None:
+    """A planted bug is gone when its context ends, or later tests would test something else."""
+    clean = partial(simulate, 2)
+    before = clean()
+    for mutant in MUTANTS.values():
+        with mutant():
+            pass
+    assert clean() == before
