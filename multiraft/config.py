@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import tomllib
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +16,12 @@ from multiraft.types import ReadMode
 
 MIB = 1 << 20
 
+CLUSTER_ID_CHARS_MAX = 255
+"""It goes into the head of every stream between hosts."""
+
+# A name of labels, as the resolver takes it, or an IPv6 address with an optional zone.
+_HOST = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?|\[[0-9a-fA-F:.]+(%[\w.-]+)?\]")
+
 Check = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 
@@ -23,19 +31,27 @@ def normalize_address(text: str, field: str = "address") -> str:
     Raises:
         ConfigError: It is not `host:port`, `http://host:port` or `https://host:port`.
     """
+    if not isinstance(text, str):
+        raise ConfigError(field, f"{text!r} is not a string")
     rest = text
     for scheme in ("http://", "https://"):
         rest = rest.removeprefix(scheme)
     rest = rest.rstrip("/")
     host, separator, port = rest.rpartition(":")
-    if not separator or not host or "/" in rest or not port.isdecimal() or int(port) > 65535:
+    if not separator or not host or "/" in rest or not _is_port(port):
         raise ConfigError(field, f"{text!r} is not host:port (with or without http:// or https://)")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ConfigError(field, f"{text!r}: put an IPv6 address in brackets, as in [::1]:7001")
+    if _HOST.fullmatch(host) is None:
+        raise ConfigError(field, f"{text!r}: {host!r} is neither a host name nor an IP address")
     return f"{host.lower()}:{int(port)}"
 
 
-def _at_least(minimum: float) -> Check:
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65535
+
+
+def _at_least(minimum: float, *, finite: bool = False) -> Check:
     def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         wants_integer = attribute.type in (int, "int")
         if isinstance(value, bool) or not isinstance(value, int if wants_integer else (int, float)):
@@ -43,6 +59,8 @@ def _at_least(minimum: float) -> Check:
             raise ConfigError(attribute.name, f"{value!r} is not {kind}")
         if not value >= minimum:
             raise ConfigError(attribute.name, f"{value!r} is below the minimum, {minimum}")
+        if finite and not math.isfinite(value):
+            raise ConfigError(attribute.name, f"{value!r} is not a finite number")
 
     return check
 
@@ -59,8 +77,6 @@ def _kind(*kinds: type) -> Check:
 def _address(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is None and attribute.name != "listen":
         return
-    if not isinstance(value, str):
-        raise ConfigError(attribute.name, f"{value!r} is not a string")
     normalize_address(value, attribute.name)
 
 
@@ -69,10 +85,21 @@ def _not_empty(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise ConfigError(attribute.name, "must be a non-empty string")
 
 
+def _cluster_id(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str) or not 0 < len(value) <= CLUSTER_ID_CHARS_MAX:
+        raise ConfigError(attribute.name, f"must be a string of 1 to {CLUSTER_ID_CHARS_MAX} characters")
+
+
 def _path(value: str | os.PathLike[str]) -> str:
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else value
     if not isinstance(path, str) or not path:
         raise ConfigError("data_dir", "must be a non-empty path")
+    try:
+        usable = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise ConfigError("data_dir", f"{path!r} is no path: the system cannot take its characters")
     return path
 
 
@@ -110,10 +137,10 @@ class HostConfig:
     """What other hosts dial. Default: `listen`, with the port that was picked."""
     http: str | None = attrs.field(default=None, validator=_address)
     """`host:port` for people and programs. Default: not served."""
-    cluster_id: str = attrs.field(default="multiraft", validator=_not_empty)
-    """Hosts with another id are refused."""
+    cluster_id: str = attrs.field(default="multiraft", validator=_cluster_id)
+    """Hosts with another id are refused. Default: "multiraft". At most 255 characters."""
 
-    tick_interval_s: float = attrs.field(default=0.1, validator=_at_least(0.001))
+    tick_interval_s: float = attrs.field(default=0.1, validator=_at_least(0.001, finite=True))
     """Raft's unit of time. Default: 0.1 s. Minimum: 0.001 s."""
     election_ticks: int = attrs.field(default=10, validator=_at_least(2))
     """Ticks without a leader before an election; each member draws from [n, 2n). Default: 10."""
@@ -162,7 +189,7 @@ class HostConfig:
     """Size of the whole log above which stragglers are rewritten. Default: 1 GiB."""
     cache_bytes: int = attrs.field(default=64 * MIB, validator=_at_least(0))
     """Recent entries kept in memory, all groups together. Default: 64 MiB."""
-    max_pass_s: float = attrs.field(default=0.005, validator=_at_least(0.0001))
+    max_pass_s: float = attrs.field(default=0.005, validator=_at_least(0.0001, finite=True))
     """Time a scheduler pass may take before it lets others run. Default: 5 ms."""
     drain_s: float = attrs.field(default=10.0, validator=_at_least(0))
     """How long closing waits for pending work. Default: 10 s."""
@@ -194,13 +221,16 @@ def load_config(path: str | os.PathLike[str]) -> HostConfig:
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Raises: ConfigError when `path` cannot be read or is not TOML."""
+    path = os.fspath(path)  # open() takes a number for a descriptor, reads from it and closes it
     try:
         with open(path, "rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise ConfigError("config", f"cannot read {os.fspath(path)}: {error.strerror}") from None
+        raise ConfigError("config", f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("config", f"{os.fspath(path)} is not TOML: {error}") from None
+        raise ConfigError("config", f"{path} is not TOML: {error}") from None
+    except ValueError as error:  # a NUL in the path
+        raise ConfigError("config", f"cannot read {path!r}: {error}") from None
 
 
 def config_from(values: dict[str, Any]) -> HostConfig:

@@ -55,16 +55,20 @@ def predefined(members: Iterable[Member]) -> Membership:
     """
     found: dict[MemberId, Member] = {}
     addresses: dict[str, MemberId] = {}
+    if not isinstance(members, Iterable):
+        raise ConfigError("members", f"{members!r} is not a list of Members")
     for member in members:
         if not isinstance(member, Member):
             raise ConfigError("members", f"{member!r} is not a Member")
-        if not 0 < member.id <= MEMBER_ID_MAX:
-            raise ConfigError("members", f"member id {member.id} is not in [1, 2**63)")
+        if not is_member_id(member.id):
+            raise ConfigError("members", f"member id {member.id!r} is not an integer in [1, 2**63)")
         if member.id in found:
             raise ConfigError("members", f"member id {member.id} is there twice")
-        address = normalize_address(member.address, "members")
+        address = dialable(member.address, "members")
         if address in addresses:
             raise ConfigError("members", f"{address} is there twice: {addresses[address]} and {member.id}")
+        if not isinstance(member.role, Role):
+            raise ConfigError("members", f"member {member.id}: {member.role!r} is not a Role")
         if member.role is Role.REMOVED:
             raise ConfigError("members", f"member {member.id} cannot start as removed")
         found[member.id] = attrs.evolve(member, address=address)
@@ -72,6 +76,18 @@ def predefined(members: Iterable[Member]) -> Membership:
     if not any(member.role is Role.VOTER for member in found.values()):
         raise ConfigError("members", "a group needs at least one voter")
     return Membership(found)
+
+
+def is_member_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MEMBER_ID_MAX
+
+
+def dialable(text: str, field: str) -> str:
+    """As `normalize_address`, for an address that hosts are to dial: port 0 is none."""
+    address = normalize_address(text, field)
+    if address.endswith(":0"):
+        raise ConfigError(field, f"{text!r}: nobody can dial port 0; host.address has the real one")
+    return address
 
 
 @attrs.frozen
