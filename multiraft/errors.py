@@ -7,7 +7,7 @@ and so do not appear here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from multiraft.types import Member
@@ -54,7 +54,7 @@ class ClusterMismatch(MultiraftError):
 
 
 class HostClosed(MultiraftError):
-    """The host is closing or closed; what was asked was not done."""
+    """The host is closing or closed; what was asked was not done, unless `OutcomeUnknown` as well."""
 
 
 # --- groups --------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ class GroupNotFound(MultiraftError):
     """No group of that id lives on this host."""
 
     def __init__(self, group: int) -> None:
-        super().__init__(f"group {group} is not on this host")
+        super().__init__(f"group {group!r} is not on this host")
         self.group = group
 
 
@@ -130,6 +130,32 @@ class OutcomeUnknown(MultiraftError):
 
 class StateMachineFailed(MultiraftError):
     """The state machine raised, so its group is stopped on this host."""
+
+
+def outcome_unknown(error: MultiraftError, reason: str) -> OutcomeUnknown:
+    """What a proposal under way fails with when `error` stops its group.
+
+    It can be caught as either of the two: programs that end on `HostClosed` must see it here as
+    well, and programs that propose again must see that this may do it twice.
+    """
+    if isinstance(error, OutcomeUnknown):
+        return error
+    both = _both(error.__class__)
+    made = both.__new__(both)
+    made.args = (reason,)
+    made.__dict__.update(error.__dict__)
+    made.__cause__ = error.__cause__
+    return made
+
+
+_BOTH: dict[type[MultiraftError], type[OutcomeUnknown]] = {}
+
+
+def _both(kind: type[MultiraftError]) -> type[OutcomeUnknown]:
+    if kind not in _BOTH:
+        body = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+        _BOTH[kind] = cast("type[OutcomeUnknown]", type(kind.__name__, (kind, OutcomeUnknown), body))
+    return _BOTH[kind]
 
 
 class GroupFailed(MultiraftError):

@@ -26,7 +26,7 @@ from typing import Protocol
 
 import attrs
 
-from multiraft.errors import MultiraftError, OutcomeUnknown, ProposalDropped
+from multiraft.errors import MultiraftError, OutcomeUnknown, ProposalDropped, outcome_unknown
 from multiraft.messages import Run
 from multiraft.types import MemberId, Term
 
@@ -195,9 +195,9 @@ class ProposalTable:
         self._fail_outstanding(OutcomeUnknown(reason))
 
     def fail_all(self, error: MultiraftError, *, unknown: str) -> None:
-        """The group stops: queued proposals fail with `error`, the others are unknown."""
+        """The group stops: queued proposals fail with `error`; the others' outcome is unknown, too."""
         self.expire_queued(error)
-        self.expire_outstanding(unknown)
+        self._fail_outstanding(outcome_unknown(error, unknown))
 
     def to_resend(self, term: Term) -> Iterator[Run]:
         """Runs of `term` to forward once more, in order, after the link to the leader was lost."""
