@@ -53,7 +53,7 @@ class Work:
             if self.capture is not None:
                 # sync() before the log may be compacted up to here: see Snapshots.
                 self.group.machine.sync()
-                self.chunks = self.group.machine.snapshot()
+                self.chunks = _chunks(self.group.machine.snapshot())
         except Exception as error:
             self.error = error
 
@@ -234,6 +234,13 @@ class Applier:
         if group.on_drained is not None and not group.apply_queue:
             drained, group.on_drained = group.on_drained, None
             drained()
+
+
+def _chunks(captured: object) -> Iterable[bytes]:
+    """What `snapshot` returned. Iterating is the writer's; it checks the chunks."""
+    if isinstance(captured, (bytes, str)) or not isinstance(captured, Iterable):
+        raise TypeError(f"snapshot returned {type(captured).__name__}, not an iterable of bytes")
+    return captured
 
 
 def _as_storage_failure(error: BaseException) -> StorageFailed:

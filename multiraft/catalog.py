@@ -52,7 +52,7 @@ class Catalog:
         """
         logs = self._env.store.groups()
         for count, log in enumerate(logs.values(), 1):
-            machine = self._env.machines(log.group)
+            machine = self._machine(log.group)
             files = self._env.snapshots.files(log.group)
             file, stands = restore_machine(log, files, self._env.snapshots, machine)
             group = self._open(log, machine, stands)
@@ -72,11 +72,19 @@ class Catalog:
 
         Raises:
             GroupExists: One of them is here; none was made.
+            StateMachineFailed: The factory raised; none was made.
             HostClosed, StorageFailed: The host cannot take any.
         """
         for group_id in wanted:
             if group_id in self._groups or group_id in self._changing:
                 raise GroupExists(group_id)
+        # Before anything is written: a group whose machine cannot be made must not be in the log.
+        machines: dict[GroupId, StateMachine] = {}
+        try:
+            for group_id in wanted:
+                machines[group_id] = self._machine(group_id)
+        except Exception as error:
+            raise StateMachineFailed(f"the machine factory failed: {error!r}") from error
         batch = self._env.store.batch()
         for group_id, (membership, meta) in wanted.items():
             # The same on every member whatever the order of the list: that makes it a cluster.
@@ -87,21 +95,20 @@ class Catalog:
         def done() -> None:
             self._changing.difference_update(wanted)
             logs = self._env.store.groups()
-            try:
-                groups = [
-                    self._open(logs[group_id], self._env.machines(group_id), INITIAL_INDEX)
-                    for group_id in wanted
-                ]
-            except Exception as error:
-                failure = StateMachineFailed(f"the machine factory failed: {error!r}")
-                failure.__cause__ = error
-                waiter.fail(failure)
-                return
+            groups = [
+                self._open(logs[group_id], machine, INITIAL_INDEX) for group_id, machine in machines.items()
+            ]
             for group in groups:
                 self._campaign_early(group)
             waiter.resolve(groups)
 
         self._submit(batch, done)
+
+    def _machine(self, group_id: GroupId) -> StateMachine:
+        machine: object = self._env.machines(group_id)
+        if not isinstance(machine, StateMachine):
+            raise TypeError(f"machines({group_id}) returned {machine!r}, which is no StateMachine")
+        return machine
 
     def _campaign_early(self, group: Group) -> None:
         """One member of a new group, a different one from group to group, stands at once.
