@@ -133,7 +133,7 @@ class Host:
         """Raises: GroupNotFound."""
         try:
             return self._scheduler.groups[group_id]
-        except KeyError:
+        except (KeyError, TypeError):  # what cannot be a key is no group either
             raise GroupNotFound(group_id) from None
 
     async def create_group(
@@ -152,19 +152,22 @@ class Host:
         Raises:
             GroupExists: It is here already.
             NotMember: This host's address is not in the list.
-            ConfigError: The list or a limit makes no sense.
+            ConfigError: The id, the list or a limit makes no sense.
+            StateMachineFailed: `machines` raised; nothing was made.
             StorageFailed, HostClosed: The host cannot take it.
         """
         if members is None:
             own = random.SystemRandom().randrange(1, 1 << 63)
             members = [Member(own, self.address)]
-        groups = await self.create_groups({group_id: members}, **limits)
+        groups = await self.create_groups({self._check_group_id(group_id): members}, **limits)
         return groups[group_id]
 
     async def create_groups(
         self, groups: Mapping[GroupId, Sequence[Member]], **limits: int
     ) -> dict[GroupId, Group]:
         """Make many groups with few syncs; as `create_group` otherwise."""
+        if not isinstance(groups, Mapping):
+            raise ConfigError("groups", f"{groups!r} is not a mapping of group ids to lists of Members")
         wanted = {
             self._check_group_id(group_id): self._place(group_id, members, limits)
             for group_id, members in groups.items()
@@ -217,7 +220,11 @@ class Host:
         membership = predefined(members)
         own = self._own_id(membership)
         if own is None:
-            raise NotMember(f"group {group_id}: no member has this host's address, {self.address}")
+            listed = ", ".join(member.address for member in membership.members.values())
+            raise NotMember(
+                f"group {group_id}: no member has this host's address, {self.address} "
+                f"(set HostConfig.advertise to change it); the members are at {listed}"
+            )
         return membership, GroupMeta(own, limits=dict(limits))
 
     def _own_id(self, membership: Membership) -> MemberId | None:
@@ -297,6 +304,8 @@ async def open_host(
     """
     if not isinstance(config, HostConfig):
         raise ConfigError("config", f"{config!r} is not a HostConfig")
+    if config.tls is not None:
+        raise ConfigError("tls", "links under TLS cannot be set up yet")  # rather than in cleartext
     if not callable(machines):
         raise ConfigError("machines", f"{machines!r} cannot be called with a group id")
     try:
@@ -412,7 +421,7 @@ async def _in_thread(close: Callable[[], None]) -> None:
 
 
 def _bare(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception that tells most: never a Cancelled if there is another."""
+    """The one exception that tells most: never a Cancelled if there is another. Notes name the rest."""
     found: list[BaseException] = []
 
     def collect(error: BaseException) -> None:
@@ -423,4 +432,9 @@ def _bare(group: BaseExceptionGroup[BaseException]) -> BaseException:
             found.append(error)
 
     collect(group)
-    return next((error for error in found if not isinstance(error, trio.Cancelled)), found[0])
+    telling = [error for error in found if not isinstance(error, trio.Cancelled)]
+    if not telling:
+        return found[0]
+    for other in telling[1:]:
+        telling[0].add_note(f"also raised: {other!r}")
+    return telling[0]

@@ -26,7 +26,7 @@ from multiraft.errors import (
     TransferFailed,
     fresh,
 )
-from multiraft.membership import GroupMeta, Membership
+from multiraft.membership import GroupMeta, Membership, is_member_id
 from multiraft.messages import ConfState, HardState, Run, Snapshot
 from multiraft.proposals import ProposalTable, Waiter
 from multiraft.raft.core import Raft, RaftRole
@@ -167,8 +167,9 @@ class GroupStatus:
     id: GroupId
     member_id: MemberId
     term: Term
-    leader: MemberId | None
+    leader: Member | None
     role: str
+    """`follower`, `pre_candidate`, `candidate` or `leader`."""
     commit: Index
     applied: Index
     first_index: Index
@@ -337,10 +338,12 @@ class Group:
         Raises:
             ProposalTooLarge: Above `max_proposal_bytes`.
             ProposalDropped: Certainly not applied, and never will be.
-            OutcomeUnknown: It may have been applied, or may yet be.
+            OutcomeUnknown: It may have been applied, or may yet be. If the group stopped while the
+                proposal was under way, it is also an instance of the error that stopped it.
             NoLeader: There was no leader for `leader_wait_s`; certainly not applied.
             NotLeader: Forwarding is off and this host does not lead.
             StateMachineFailed, StorageFailed, HostClosed: The group cannot go on here.
+            TypeError: `data` is not bytes.
         """
         self._admit((data,))
         waiter = TaskWaiter()
@@ -354,7 +357,11 @@ class Group:
         Raises:
             As `propose`; the error of the first one that failed. The others may be applied.
         """
+        if isinstance(data, (bytes, bytearray, memoryview, str)):
+            raise TypeError(f"proposals come as a sequence of bytes objects, not as {type(data).__name__}")
+        data = list(data)
         if not data:
+            self._check_running()
             await trio.lowlevel.checkpoint()
             return []
         self._admit(data)
@@ -424,7 +431,7 @@ class Group:
             id=self.id,
             member_id=self.member_id,
             term=raft.term,
-            leader=raft.leader or None,
+            leader=self.leader,
             role=raft.role.name.lower(),
             commit=raft.committed,
             applied=self.applied,
@@ -449,7 +456,12 @@ class Group:
         return Leadership(self)
 
     async def wait_leader(self) -> Member:
-        """Return the leader as soon as one is known."""
+        """Return the leader as soon as one is known.
+
+        Raises:
+            HostClosed: The group or its host stopped; or why the group did.
+        """
+        self._check_running()
         while (leader := self.leader) is None:
             await self.watch_leader()
         await trio.lowlevel.checkpoint()
@@ -466,9 +478,9 @@ class Group:
             NoLeader: There was no leader for `leader_wait_s`.
         """
         self._check_running()
-        member = self.membership.members.get(to)
+        member = self.membership.members.get(to) if is_member_id(to) else None
         if member is None or member.role is not Role.VOTER:
-            raise MembershipRejected(f"member {to} is not a voter of group {self.id}")
+            raise MembershipRejected(f"member {to!r} is not a voter of group {self.id}")
         config = self.host.config
         with trio.move_on_after(config.leader_wait_s):
             await self.wait_leader()
