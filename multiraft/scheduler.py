@@ -357,6 +357,8 @@ class Scheduler:
                 if raft.beat_due:
                     self._beater.gather(group)
         self._intake.tick(now)
+        if self._snapshots.busy:
+            self._snapshots.start()
         self._ticks += 1
         if self._collecting or self._ticks % self.config.election_ticks == 0:
             self._collect_segments()

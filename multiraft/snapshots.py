@@ -8,7 +8,6 @@ a durable file at or above it whose entries, up to the newest, are still in the 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from multiraft.apply import Applier, Work
@@ -47,7 +46,7 @@ class Snapshots:
         self._compact = compact
         self._store_failed = store_failed
         self._group_failed = group_failed
-        self._queue: deque[Group] = deque()
+        self._queue: dict[Group, None] = {}
         self._writing: set[Group] = set()
         self._pinned: dict[Group, list[str]] = {}
         """Paths of received files that are not installed yet."""
@@ -72,8 +71,8 @@ class Snapshots:
             group.capture_waiters.append(waiter)
         if group in self._writing or group in self._queue:
             return  # waiters that came too late for the capture under way get the next one
-        self._queue.append(group)
-        self._start()
+        self._queue[group] = None
+        self.start()
 
     def captured(self, work: Work) -> None:
         """The applier captured a state: write it, in the snapshot worker."""
@@ -91,9 +90,16 @@ class Snapshots:
             lambda file, error: self._written(group, waiters, file, error),
         )
 
-    def capture_failed(self, group: Group) -> None:
-        self._writing.discard(group)
-        self._start()
+    def start(self) -> None:
+        """Capture as many as may be under way. Called now and then: groups that stopped make room."""
+        self._writing = {group for group in self._writing if group.failed is None}
+        while self._queue and len(self._writing) < WRITES_MAX:
+            group = next(iter(self._queue))
+            del self._queue[group]
+            if group.failed is None:
+                self._writing.add(group)
+                self._applier.want_capture(group)
+                group.host.mark_dirty(group)
 
     def compacted(self, group: Group) -> None:
         """The compaction record is durable: older files may go."""
@@ -147,14 +153,6 @@ class Snapshots:
         executor = self._apply_executor if group.machine.blocking else self._executor
         executor.submit(lambda: group.machine.restore(self.store.read(file)), finish)
 
-    def _start(self) -> None:
-        while self._queue and len(self._writing) < WRITES_MAX:
-            group = self._queue.popleft()
-            if group.failed is None:
-                self._writing.add(group)
-                self._applier.want_capture(group)
-                group.host.mark_dirty(group)
-
     @staticmethod
     def _take_waiters(group: Group) -> list[Waiter]:
         waiters, group.capture_waiters = group.capture_waiters, []
@@ -186,8 +184,8 @@ class Snapshots:
             for waiter in waiters:
                 waiter.resolve(file)
         if group.capture_waiters and group.failed is None:
-            self._queue.append(group)
-        self._start()
+            self._queue[group] = None
+        self.start()
 
     def _installed(self, group: Group, file: SnapshotFile) -> None:
         if group.failed is not None or (
