@@ -584,8 +584,11 @@ class Scheduler:
                 group.stop(error)
                 # Not needed for safety; it saves a restarted host the wait for its leader.
                 state = group.log.hard_state
-                commit = min(group.raft.committed, group.log.last_index())
-                if commit > state.commit and group.unsynced == 0:
+                # Only up to where the log on disk is raft's own: what raft has replaced and not yet
+                # handed out to be written still stands behind that.
+                unstable = group.raft.log.unstable
+                commit = min(group.raft.committed, unstable.offset - 1)
+                if commit > state.commit and group.unsynced == 0 and unstable.snapshot is None:
                     batch.hard_state(group.id, attrs.evolve(state, commit=commit))
         if self.failure is None:
             self.failure = error
