@@ -259,7 +259,9 @@ class Scheduler:
         if ready.committed:
             self._applier.add(group, ready.committed)
         for state in ready.read_states:
-            group.reads.confirmed(state.context, state.index, group.applied)
+            # A machine that is being restored, perhaps in a worker, is nothing to be asked: wait.
+            applied = -1 if group.restoring else group.applied
+            group.reads.confirmed(state.context, state.index, applied)
 
     def _write(self, group: Group, ready: Ready) -> None:
         batch = self._batch
