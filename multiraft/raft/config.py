@@ -39,7 +39,8 @@ class CoreConfig:
         commit_notices: Tell followers a new commit index by a small message of its own, or along
             with the next append, instead of by an empty append that must be answered.
         coalesce_beats: Hand out plain heartbeats by `Raft.take_beats` instead of as messages, and
-            none to a follower that an append went to since the last one.
+            none to a follower that an append went to since the last one. A new commit index
+            goes along with appends and beats, and by a notice only to members that wait for it.
     """
 
     id: MemberId

@@ -14,6 +14,7 @@ from multiraft.raft.progress import PROBE, REPLICATE, SNAPSHOT, Progress
 from multiraft.raft.replication import (
     advance_commit,
     announce_commit,
+    announce_to,
     broadcast_append,
     broadcast_heartbeat,
     send_append,
@@ -115,6 +116,8 @@ def propose(state: State, runs: Sequence[Run]) -> list[Run]:
                 entry = Run.of([b""], origin=run.origin, sequence=run.sequence)
         checked.append(entry)
         index += run.last - run.first + 1
+        if run.origin != state.id and run.origin:
+            state.awaited[run.origin] = index - 1
     placed = _append(state, checked)
     state.pending_conf_index = pending
     broadcast_append(state)
@@ -237,7 +240,7 @@ def on_append_response(state: State, message: Message) -> None:
     while progress.next <= log.last_index and send_append(state, member, progress, even_empty=False):
         pass
     if progress.sent_commit < log.committed and progress.sent_commit < index:
-        state.notices_due = state.config.commit_notices
+        announce_to(state, member)
     if member == state.lead_transferee:
         transfer_if_caught_up(state, member, progress)
 

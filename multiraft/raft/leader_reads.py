@@ -5,7 +5,7 @@ from __future__ import annotations
 from multiraft.messages import NO_MEMBER, Message, MessageType
 from multiraft.raft.read_index import decode_position
 from multiraft.raft.ready import ReadState
-from multiraft.raft.replication import send_heartbeats
+from multiraft.raft.replication import announce_to, send_heartbeats
 from multiraft.raft.state import State
 from multiraft.types import Index, MemberId, ReadMode
 
@@ -80,3 +80,6 @@ def _answer(state: State, index: Index, sender: MemberId, context: bytes) -> Non
         state.messages.append(
             Message(MessageType.READ_INDEX_RESP, sender, state.id, state.term, index=index, context=context)
         )
+        # It answers its reader when it has applied that far, so it has to know it may.
+        state.awaited[sender] = max(index, state.awaited.get(sender, 0))
+        announce_to(state, sender)

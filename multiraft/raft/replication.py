@@ -121,20 +121,21 @@ def broadcast_heartbeat(state: State) -> None:
 def take_beats(state: State) -> list[tuple[MemberId, Index]]:
     """Who is to get a plain heartbeat, and the commit index to tell it, instead of messages.
 
-    Followers that an append went to since the last beat are spared. It did all that a heartbeat
-    does: reset their timer, told the commit index, and asked for an answer. If it was lost, no
-    append follows it in time, or one does and is refused; so the next beat, or that refusal,
-    finds out.
+    Followers that an append with the present commit index went to since the last beat are
+    spared. It did all that a heartbeat does: reset their timer, told the commit index, and asked
+    for an answer. If it was lost, no append follows it in time, or one does and is refused; so
+    the next beat, or that refusal, finds out.
     """
     state.beat_due = False
     committed = state.log.committed
     beats: list[tuple[MemberId, Index]] = []
     for member, progress in state.tracker.others:
+        commit = min(progress.match, committed)
         if progress.appended:
             progress.appended = False
-            if progress.state is REPLICATE:
+            if progress.state is REPLICATE and progress.sent_commit >= commit:
                 continue
-        commit = progress.sent_commit = min(progress.match, committed)
+        progress.sent_commit = commit
         beats.append((member, commit))
     return beats
 
@@ -170,10 +171,16 @@ def advance_commit(state: State) -> bool:
 
 def announce_commit(state: State) -> None:
     """The commit index rose: followers are to know."""
-    if state.config.commit_notices:
-        state.notices_due = True
-    else:
+    if not state.config.commit_notices:
         broadcast_append(state)
+    elif state.awaited or not state.config.coalesce_beats:
+        state.notices_due = True
+
+
+def announce_to(state: State, member: MemberId) -> None:
+    """One follower could be told more of the commit index than it was."""
+    if member in state.awaited or not state.config.coalesce_beats:
+        state.notices_due = state.config.commit_notices
 
 
 def queue_notices(state: State) -> None:
@@ -181,10 +188,20 @@ def queue_notices(state: State) -> None:
 
     Called when a Ready is taken and `notices_due` is set, so that proposals made since the
     commit rose have carried it along. Capped like in a heartbeat, which also repairs a loss.
+
+    With `coalesce_beats`, only those are told at once where somebody waits; for the others the
+    next append or beat is soon enough, and spares each of them a message and a Ready.
     """
     state.notices_due = False
     committed = state.log.committed
+    awaited = state.awaited
     for member, progress in state.tracker.others:
+        if state.config.coalesce_beats:
+            index = awaited.get(member)
+            if index is None:
+                continue
+            if min(progress.match, committed) >= index:
+                del awaited[member]
         if progress.state is REPLICATE:
             commit = min(committed, progress.match)
             if commit > progress.sent_commit:

@@ -47,6 +47,8 @@ class State:
         uncommitted_bytes: Payload bytes in the log, proposed by this leader and not applied.
         term_start: A leader's first entry of its term; 0 for others.
         beat_due: Plain heartbeats are due, and `take_beats` will be asked for them.
+        awaited: Per member, the index up to which somebody there waits for entries to be applied:
+            its own proposals and reads (`coalesce_beats`).
         notices_due: Some follower may have to be told the commit index (`commit_notices`).
         is_learner: As the configuration in force says of this member.
     """
@@ -60,6 +62,7 @@ class State:
         "accepted_term",
         "accepted_vote",
         "advance_messages",
+        "awaited",
         "beat_due",
         "config",
         "election_elapsed",
@@ -121,6 +124,7 @@ class State:
         self.term_start: Index = 0
         self.notices_due = False
         self.beat_due = False
+        self.awaited: dict[MemberId, Index] = {}
         self._start(log)
 
     def _start(self, storage: LogReader) -> None:
@@ -185,6 +189,8 @@ class State:
         self.term_start = 0
         self.notices_due = False
         self.beat_due = False
+        if self.awaited:
+            self.awaited = {}
         self.reads.clear()
         self.tracker.votes.clear()
         last_index = self.log.last_index

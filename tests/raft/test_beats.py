@@ -133,3 +133,63 @@ def test_an_answer_of_one_that_lags_is_left_to_the_full_rules() -> None:
     leader.core.propose(Run.of([b"x"]))
     leader.process()
     assert not leader.core.hear_beat_ack(2, leader.core.term)
+
+
+def proposed_by(leader: Member, member: int) -> None:
+    leader.core.propose(Run.of([b"x"], origin=member, sequence=1))
+    leader.process()
+
+
+def test_a_commit_is_told_at_once_only_to_the_member_that_proposed() -> None:
+    leader = beating_leader()
+    proposed_by(leader, 2)
+    acknowledge(leader, 2)
+    assert {m.to: m.commit for m in only(leader.process(), MessageType.COMMIT)} == {2: leader.core.committed}
+    acknowledge(leader, 3)
+    assert not only(leader.process(), MessageType.COMMIT)
+    leader.core.tick()
+    assert dict(leader.core.take_beats())[3] == leader.core.committed, "the others hear of it by a beat"
+
+
+def test_a_member_that_proposed_is_told_even_if_others_made_the_quorum() -> None:
+    leader = beating_leader()
+    proposed_by(leader, 3)
+    acknowledge(leader, 2)
+    assert not only(leader.process(), MessageType.COMMIT), "it has not acknowledged the entry yet"
+    acknowledge(leader, 3)
+    assert {m.to for m in only(leader.process(), MessageType.COMMIT)} == {3}
+
+
+def test_a_commit_that_nobody_waits_for_goes_along_with_the_next_append() -> None:
+    leader = beating_leader()
+    proposed_by(leader, 1)
+    acknowledge(leader, 2)
+    assert not only(leader.process(), MessageType.COMMIT)
+    committed = leader.core.committed
+    leader.core.propose(Run.of([b"y"], origin=1, sequence=2))
+    assert {m.to: m.commit for m in only(leader.process(), MessageType.APP)} == {2: committed, 3: committed}
+
+
+def test_a_member_that_reads_is_told_the_commit_index_it_waits_for() -> None:
+    leader = beating_leader()
+    proposed_by(leader, 1)
+    acknowledge(leader, 2)
+    acknowledge(leader, 3)
+    leader.process()
+    leader.core.step(Message(MessageType.READ_INDEX, 1, 3, context=b"r"))
+    beat = only(leader.process(), MessageType.HEARTBEAT)[0]
+    leader.core.progress[3].sent_commit = 0
+    leader.core.step(Message(MessageType.HEARTBEAT_RESP, 1, 2, leader.core.term, context=beat.context))
+    sent = leader.process()
+    assert {m.to for m in only(sent, MessageType.READ_INDEX_RESP)} == {3}
+    assert {m.to: m.commit for m in only(sent, MessageType.COMMIT)} == {3: leader.core.committed}
+
+
+def test_a_beat_is_not_spared_where_the_append_told_an_older_commit_index() -> None:
+    leader = beating_leader()
+    proposed_by(leader, 1)
+    acknowledge(leader, 2)
+    acknowledge(leader, 3)
+    leader.core.tick()
+    committed = leader.core.committed
+    assert leader.core.take_beats() == [(2, committed), (3, committed)]
