@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from multiraft.config import HostConfig
 from multiraft.environment import Environment
@@ -102,7 +102,20 @@ class Catalog:
                 self._campaign_early(group)
             waiter.resolve(groups)
 
-        self._submit(batch, done)
+        def cleared(_: None, error: BaseException | None) -> None:
+            if error is None:
+                self._submit(batch, done)
+            else:
+                self._changing.difference_update(wanted)
+                waiter.fail(StorageFailed(f"deleting snapshots of former groups failed: {error}"))
+
+        # The power may have failed between the end of a former group's log and that of its files.
+        # One that fits the new log by its index and term would be restored at the next start.
+        self._executor.submit(lambda: self._delete_files(wanted), cleared)
+
+    def _delete_files(self, group_ids: Iterable[GroupId]) -> None:
+        for group_id in group_ids:
+            self._env.snapshots.remove(group_id)
 
     def _machine(self, group_id: GroupId) -> StateMachine:
         machine: object = self._env.machines(group_id)
