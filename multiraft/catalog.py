@@ -170,9 +170,16 @@ class Catalog:
         # and only then the files, for a group in the log must have the snapshot it stands on.
         if group.machine.blocking:
             self._apply_executor.submit(group.machine.discard, discarded)
+        elif group.restoring:
+            # A worker is at it; what it restores must not outlive this.
+            self._executor.submit(group.machine.discard, discarded)
         else:
-            group.machine.discard()
-            discarded(None, None)
+            try:
+                group.machine.discard()
+            except Exception as error:
+                discarded(None, error)
+            else:
+                discarded(None, None)
 
     def _open(self, log: GroupLog, machine: StateMachine, stands: Index) -> Group:
         meta = GroupMeta.decode(log.meta)
