@@ -220,7 +220,14 @@ class FileSink:
             self.abort()
             self._files.remove(self._path)
             raise SnapshotInvalid(f"{self._path}: {error}") from None
-        self._opened.sync()
+        try:
+            self._opened.sync()
+        except OSError:
+            # After a failed sync the system may count pages as written that are not: a second
+            # one would succeed and prove nothing. So nothing of this may be gone on with.
+            self.abort()
+            self._files.remove(self._path)
+            raise
         self.abort()
         path = f"{self._folder}/{received_name(self._offer.snapshot, head.digest)}"
         self._files.rename(self._path, path)

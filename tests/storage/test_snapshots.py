@@ -288,3 +288,18 @@ def test_a_received_file_does_not_replace_our_own_of_the_same_state() -> None:
     assert arrived.path != own.path
     assert b"".join(store.raw(own, 0)) == disk.read_file(own.path)
     assert {each.digest for each in store.files(file.group)} == {own.digest, file.digest}
+
+
+def test_a_transfer_does_not_go_on_with_a_file_whose_sync_failed() -> None:
+    """What a failed sync left behind may be lost although the next sync succeeds."""
+    _, source, file = written()
+    disk = MemoryFiles()
+    store = on(disk)
+    sink = store.sink(offer_of(file))
+    for chunk in source.raw(file, 0):
+        sink.write(chunk)
+    disk.fail_matching("sync", ".part", OSError("the disk failed"))
+    with pytest.raises(OSError, match="the disk failed"):
+        sink.finish()
+    disk.fault = None
+    assert store.sink(offer_of(file)).offset == 0
