@@ -99,12 +99,15 @@ class Scheduler:
 
         self._inbox: deque[tuple[Hello, list[Envelope]]] = deque()
         self._inbox_messages = 0
+        self._received_frames = 0
         self._calls: deque[Callable[[], None]] = deque()
         self._dirty: list[Group] = []
         self._awake = False
         """Woken since the last pass, so that waking again costs nothing."""
         self._ticker = Ticker(self._clock.now(), config.tick_interval_s)
         self._ticks = 0
+        self._tick_after: int | None = None
+        """A tick is due; it is counted when this many frames of those received are handled."""
         self._collecting = False
         self._behind = False
 
@@ -181,11 +184,16 @@ class Scheduler:
             self._calls.popleft()()
         if self.failure is not None:
             return False
+        if self._tick_after is None and self._ticker.next_at <= started:
+            self._tick_after = self._received_frames
         self._drain_inbox(deadline)
         # Only after what arrived: a host that was paused must not time out a leader whose
-        # messages are already here (LIVENESS of raft, thesis §6.4.1).
-        if not self._inbox and self._ticker.take(started):
-            self._tick(started)
+        # messages are already here (LIVENESS of raft, thesis §6.4.1). But not after what came
+        # later, or a stream of messages that never ceases would stop the heartbeats.
+        if self._tick_after is not None and self._received_frames - len(self._inbox) >= self._tick_after:
+            self._tick_after = None
+            if self._ticker.take(started):
+                self._tick(started)
         # A host that was paused owes ticks. Until raft has had them it may believe in a lease that
         # is over, so nothing is read.
         self._behind = self._ticker.next_at <= started
@@ -381,6 +389,7 @@ class Scheduler:
     def receive(self, peer: Hello, lane: Lane, items: list[Envelope]) -> None:  # noqa: ARG002
         """Queue one frame for the next pass."""
         self._inbox.append((peer, items))
+        self._received_frames += 1
         self._inbox_messages += len(items)
         self.wake()
 
