@@ -110,6 +110,8 @@ class Scheduler:
         """A tick is due; it is counted when this many frames of those received are handled."""
         self._collecting = False
         self._behind = False
+        self._late_reads: list[tuple[Group, Message]] = []
+        """Reads of other members that came while ticks were owed."""
 
         self._batch: WriteBatch = self._store.batch()
         self._held: list[Held] = []
@@ -197,6 +199,8 @@ class Scheduler:
         # A host that was paused owes ticks. Until raft has had them it may believe in a lease that
         # is over, so nothing is read.
         self._behind = self._ticker.next_at <= started
+        if self._late_reads and not self._behind:
+            self._step_late_reads()
         self._collect_dirty(deadline)
         self._flush()
         self._histogram.add(self._clock.now() - started)
@@ -428,10 +432,19 @@ class Scheduler:
         kind = message.type
         if kind is MessageType.PROP:
             self._intake.step_forwarded(group, message)
+        elif kind is MessageType.READ_INDEX and self._ticker.next_at <= self._clock.now():
+            self._late_reads.append((group, message))  # as with our own: see `run_pass`
         elif kind is not MessageType.SNAP:  # a snapshot arrives as a file, in a request of its own
             self._step_core(group, message)
         if not group.dirty:
             self.mark_dirty(group)  # whether anything came of it is asked once, at its turn
+
+    def _step_late_reads(self) -> None:
+        reads, self._late_reads = self._late_reads, []
+        for group, message in reads:
+            if group.failed is None:
+                self._step_core(group, message)
+                self.mark_dirty(group)
 
     def _step_core(self, group: Group, message: Message) -> None:
         try:

@@ -28,15 +28,20 @@ def release_postponed(state: State) -> None:
     waiting = state.reads.postponed
     state.reads.postponed = []
     for sender, context in waiting:
-        _serve(state, sender, context)
+        # No lease: what committed it may have waited here while the host was paused, and ticks
+        # are counted only after messages.
+        _ask_quorum(state, sender, context)
 
 
 def _serve(state: State, sender: MemberId, context: bytes) -> None:
-    committed = state.log.committed
     if _holds_lease(state):
-        _answer(state, committed, sender, context)
-        return
-    position = state.reads.add(committed, sender, context)
+        _answer(state, state.log.committed, sender, context)
+    else:
+        _ask_quorum(state, sender, context)
+
+
+def _ask_quorum(state: State, sender: MemberId, context: bytes) -> None:
+    position = state.reads.add(state.log.committed, sender, context)
     recheck_reads(state)  # a single voter is its own quorum
     if state.reads.last_position:
         send_heartbeats(state, position)
