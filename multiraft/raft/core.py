@@ -177,6 +177,8 @@ class Raft(State):
         done, as it is not from the leader that we follow: step a HEARTBEAT in its place."""
         if term != self.term or leader != self.leader or self.role is not RaftRole.FOLLOWER:
             return False
+        if commit > self.log.last_index:
+            return False  # our log lost entries: stepping fails this group, and no other
         self.election_elapsed = 0
         self.log.commit_to(commit)
         return True
