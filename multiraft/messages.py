@@ -292,16 +292,6 @@ class BeatAcks:
     rows: list[int]
 
 
-@attrs.define
-class GroupUnknown:
-    """An answer to a message for a group that the answering host does not carry.
-
-    `sender` is the member id that the message was addressed to.
-    """
-
-    sender: MemberId
-
-
 @attrs.frozen
 class Hello:
     """How hosts introduce themselves; exchanged before anything else on every connection.
@@ -324,7 +314,7 @@ class Lane(enum.IntEnum):
     BULK = 1
 
 
-HostMessage = Message | ProposalRefused | GroupUnknown | Beats | BeatAcks
+HostMessage = Message | ProposalRefused | Beats | BeatAcks
 
 Envelope = tuple[GroupId, int, HostMessage]
 """(group, the group's generation, message). A message of another generation is dropped.

@@ -27,7 +27,6 @@ from multiraft.messages import (
     ConfState,
     EntryKind,
     Envelope,
-    GroupUnknown,
     Message,
     MessageType,
     ProposalRefused,
@@ -59,9 +58,8 @@ _HEARTBEAT: Final = 8
 _HEARTBEAT_RESP: Final = 9
 _COMMIT: Final = 24
 _PROPOSAL_REFUSED: Final = 32
-_GROUP_UNKNOWN: Final = 33
-_BEATS: Final = 34
-_BEAT_ACKS: Final = 35
+_BEATS: Final = 33
+_BEAT_ACKS: Final = 34
 
 # Rare kinds share one shape with every field in it.
 _RARE: Final = (
@@ -164,8 +162,6 @@ def _row(group: int, generation: int, message: object) -> Row:
         return (_BEATS, message.rows)
     if isinstance(message, BeatAcks):
         return (_BEAT_ACKS, message.rows)
-    if isinstance(message, GroupUnknown):
-        return (_GROUP_UNKNOWN, group, generation, message.sender)
     raise WireError(f"{type(message).__name__} is not a message between hosts")
 
 
@@ -216,7 +212,6 @@ _HEARTBEAT_SHAPE: Final = (*[int] * 7, bytes)
 _HEARTBEAT_RESP_SHAPE: Final = (*[int] * 6, bytes)
 _RARE_SHAPE: Final = (*[int] * 11, bool, bytes, list, list)
 _REFUSED_SHAPE: Final = (*[int] * 5, str)
-_UNKNOWN_SHAPE: Final = (*[int] * 4,)
 _RUN_SHAPE: Final = (*[int] * 7, bytes)
 _NUMBERS_SHAPE: Final = (int, list)
 _SNAPSHOT_SHAPE: Final = (int, int, list, list, list, list, bool, bytes)
@@ -400,14 +395,6 @@ def _read_refused(row: list[Any]) -> Envelope:
     return group, generation, ProposalRefused(to, sequence, reason)
 
 
-def _read_unknown(row: list[Any]) -> Envelope:
-    if tuple(map(type, row)) != _UNKNOWN_SHAPE:
-        raise _misshapen("group unknown", row, _UNKNOWN_SHAPE)
-    _u64_4(*row)
-    _, group, generation, sender = row
-    return group, generation, GroupUnknown(sender)
-
-
 def _read_beats(row: list[Any]) -> Envelope:
     return 0, 0, Beats(_read_numbers("BEATS", row, BEAT_FIELDS))
 
@@ -451,7 +438,6 @@ def _readers() -> tuple[_Reader, ...]:
     table[_HEARTBEAT] = _read_heartbeat
     table[_HEARTBEAT_RESP] = _read_heartbeat_resp
     table[_PROPOSAL_REFUSED] = _read_refused
-    table[_GROUP_UNKNOWN] = _read_unknown
     table[_BEATS] = _read_beats
     table[_BEAT_ACKS] = _read_beat_acks
     return tuple(table)

@@ -16,7 +16,6 @@ from multiraft.messages import (
     ConfState,
     EntryKind,
     Envelope,
-    GroupUnknown,
     HostMessage,
     Message,
     MessageType,
@@ -61,7 +60,7 @@ payloads = st.lists(st.binary(max_size=40), min_size=1, max_size=6)
 
 def comparable(message: object) -> object:
     """Values, all the way down: `Message` and `Run` compare by identity."""
-    if isinstance(message, (Message, ProposalRefused, GroupUnknown)):
+    if isinstance(message, (Message, ProposalRefused)):
         return type(message), [comparable(getattr(message, a.name)) for a in attrs.fields(type(message))]
     if isinstance(message, Run):
         return [
@@ -89,11 +88,9 @@ def runs_after(draw: st.DrawFn, index: int, *, placed: bool = True) -> list[Run]
 
 @st.composite
 def messages(draw: st.DrawFn) -> HostMessage:
-    choice = draw(st.sampled_from([*sorted(set(M) - LOCAL), "refused", "unknown"]))
+    choice = draw(st.sampled_from([*sorted(set(M) - LOCAL), "refused"]))
     if choice == "refused":
         return ProposalRefused(draw(u64), draw(u64), draw(st.text(max_size=50)))
-    if choice == "unknown":
-        return GroupUnknown(draw(u64))
     assert isinstance(choice, MessageType)
     ids = st.lists(u64, max_size=5).map(tuple)
     conf = st.builds(ConfState, ids, ids, ids, ids, st.booleans())
@@ -186,7 +183,9 @@ def test_frames_keep_order_and_bounds(sizes: list[int]) -> None:
 
 def test_a_message_beyond_the_bound_is_an_error_that_names_it() -> None:
     with pytest.raises(WireError, match=r"HEARTBEAT of group 7 takes [0-9]+ bytes; a frame holds 1000"):
-        encode_frames([(1, 1, GroupUnknown(1)), (7, 1, Message(M.HEARTBEAT, context=b"x" * 1010))], 1000)
+        encode_frames(
+            [(1, 1, ProposalRefused(1, 1, "")), (7, 1, Message(M.HEARTBEAT, context=b"x" * 1010))], 1000
+        )
 
 
 @settings(deadline=None)
