@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from multiraft.config import HostConfig
 from multiraft.environment import Environment
-from multiraft.errors import GroupExists, GroupNotFound, StateMachineFailed, StorageFailed
+from multiraft.errors import GroupExists, GroupNotFound, MultiraftError, StateMachineFailed, StorageFailed
 from multiraft.group import Group, GroupHost, ServedLog
 from multiraft.interfaces import Executor, GroupLog, StateMachine, WriteBatch
 from multiraft.membership import GroupMeta, Membership
@@ -42,6 +42,7 @@ class Catalog:
         self._submit = submit
         self._changing: set[GroupId] = set()
         """Being made or removed."""
+        self._waiters: set[Waiter] = set()
 
     def load_groups(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Bring back every group found in the log. May block: call it before anything runs.
@@ -91,6 +92,7 @@ class Catalog:
             point = Snapshot(INITIAL_INDEX, 1, membership.conf_state(), membership.encode())
             batch.create(group_id, meta.encode(), HardState(term=1, commit=INITIAL_INDEX), point)
         self._changing.update(wanted)
+        self._waiters.add(waiter)
 
         def done() -> None:
             self._changing.difference_update(wanted)
@@ -100,18 +102,39 @@ class Catalog:
             ]
             for group in groups:
                 self._campaign_early(group)
-            waiter.resolve(groups)
+            self._resolve(waiter, groups)
 
         def cleared(_: None, error: BaseException | None) -> None:
             if error is None:
                 self._submit(batch, done)
             else:
                 self._changing.difference_update(wanted)
-                waiter.fail(StorageFailed(f"deleting snapshots of former groups failed: {error}"))
+                self._fail(waiter, StorageFailed(f"deleting snapshots of former groups failed: {error}"))
 
         # The power may have failed between the end of a former group's log and that of its files.
         # One that fits the new log by its index and term would be restored at the next start.
         self._executor.submit(lambda: self._delete_files(wanted), cleared)
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for a group to be made or removed."""
+        return bool(self._waiters)
+
+    def stop(self, error: MultiraftError) -> None:
+        """Nothing more will be done: tell those who wait."""
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            waiter.fail(error)
+
+    def _resolve(self, waiter: Waiter, value: object) -> None:
+        if waiter in self._waiters:
+            self._waiters.discard(waiter)
+            waiter.resolve(value)
+
+    def _fail(self, waiter: Waiter, error: MultiraftError) -> None:
+        if waiter in self._waiters:
+            self._waiters.discard(waiter)
+            waiter.fail(error)
 
     def _delete_files(self, group_ids: Iterable[GroupId]) -> None:
         for group_id in group_ids:
@@ -147,11 +170,12 @@ class Catalog:
             group.stop(GroupNotFound(group_id))
         self._post.disconnect(group)
         self._changing.add(group_id)
+        self._waiters.add(waiter)
 
         def discarded(_: None, error: BaseException | None) -> None:
             if error is not None:
                 failure = StorageFailed(f"deleting the state of group {group_id} failed: {error!r}")
-                waiter.fail(failure)
+                self._fail(waiter, failure)
                 return
             batch = self._env.store.batch()
             batch.remove(group_id)
@@ -162,9 +186,11 @@ class Catalog:
         def deleted(_: None, error: BaseException | None) -> None:
             self._changing.discard(group_id)
             if error is None:
-                waiter.resolve(None)
+                self._resolve(waiter, None)
             else:
-                waiter.fail(StorageFailed(f"deleting snapshots of group {group_id} failed: {error}"))
+                self._fail(
+                    waiter, StorageFailed(f"deleting snapshots of group {group_id} failed: {error}")
+                )
 
         # The machine's state first: found without a log it would pass for applied. Then the log,
         # and only then the files, for a group in the log must have the snapshot it stands on.

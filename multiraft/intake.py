@@ -5,10 +5,11 @@ Calls that find no leader wait here, for `leader_wait_s` at most.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from multiraft.config import HostConfig
-from multiraft.errors import NoLeader, NotLeader, ProposalDropped
+from multiraft.errors import MultiraftError, NoLeader, NotLeader, ProposalDropped
 from multiraft.group import Group
 from multiraft.interfaces import Clock, Executor
 from multiraft.messages import Message, Run
@@ -43,13 +44,23 @@ class Intake:
         self._waiting: dict[Group, None] = {}
         """Groups in which somebody may wait for a leader, or for a read that got lost."""
         self._queries: list[tuple[Group, object, Waiter]] = []
+        self._asking: deque[list[tuple[Group, object, Waiter]]] = deque()
+        """Queries that the worker has."""
         self.held_back: list[Group] = []
         """Groups whose proposals wait until the log has caught up."""
         self.proposed_runs = 0
 
     @property
     def busy(self) -> bool:
-        return bool(self._queries)
+        return bool(self._queries or self._asking)
+
+    def stop(self, error: MultiraftError) -> None:
+        """Nothing more will be done: tell those who wait for a query."""
+        queries = [query for batch in (*self._asking, self._queries) for query in batch]
+        self._asking.clear()
+        self._queries = []
+        for _, _, waiter in queries:
+            waiter.fail(error)
 
     def watch(self, group: Group) -> None:
         """The group's leader changed: look after whoever waits there."""
@@ -122,6 +133,7 @@ class Intake:
         if not self._queries:
             return
         queries, self._queries = self._queries, []
+        self._asking.append(queries)
         answers: list[tuple[Waiter, object, BaseException | None]] = []
 
         def job() -> None:
@@ -132,6 +144,9 @@ class Intake:
                     answers.append((waiter, None, error))
 
         def done(_: None, __: BaseException | None) -> None:
+            if not self._asking:
+                return  # the host stopped, and they were told
+            self._asking.popleft()
             for waiter, value, error in answers:
                 if error is None:
                     waiter.resolve(value)

@@ -578,7 +578,14 @@ class Scheduler:
         for group in self.groups.values():
             if group.failed is None:
                 group.stop(error)
+        self._stop_helpers(error)
         self._env.failed(error)
+
+    def _stop_helpers(self, error: MultiraftError) -> None:
+        """Tell those who wait for something that belongs to no group, or left its group's tables."""
+        self.catalog.stop(error)
+        self._intake.stop(error)
+        self._snapshots.stop(error)
 
     def check_open(self) -> None:
         if self.failure is not None:
@@ -593,7 +600,9 @@ class Scheduler:
             self._writes > 0
             or self._applier.busy
             or self._intake.busy
-            or any(group.proposals or group.reads for group in self._waiting_or_dirty())
+            or self.catalog.busy
+            or self._snapshots.awaited
+            or any(g.proposals or g.reads or g.capture_waiters for g in self._waiting_or_dirty())
         )
 
     def _waiting_or_dirty(self) -> Iterable[Group]:
@@ -614,6 +623,7 @@ class Scheduler:
                 commit = min(group.raft.committed, unstable.offset - 1)
                 if commit > state.commit and group.unsynced == 0 and unstable.snapshot is None:
                     batch.hard_state(group.id, attrs.evolve(state, commit=commit))
+        self._stop_helpers(error)
         if self.failure is None:
             self.failure = error
             if batch:

@@ -48,6 +48,8 @@ class Snapshots:
         self._group_failed = group_failed
         self._queue: dict[Group, None] = {}
         self._writing: set[Group] = set()
+        self._told: dict[Group, list[Waiter]] = {}
+        """Who is told of the file being written."""
         self._pinned: dict[Group, list[str]] = {}
         """Paths of received files that are not installed yet."""
         self.taken = 0
@@ -81,13 +83,14 @@ class Snapshots:
         assert chunks is not None
         file = group.snapshot_file
         if file is not None and file.snapshot.index >= capture.index:
-            self._written(group, self._take_waiters(group), file, None)
+            self._take_waiters(group)
+            self._written(group, file, None)
             return
-        waiters = self._take_waiters(group)
+        self._take_waiters(group)
         group.bytes_since_snapshot = 0
         self._executor.submit(
             lambda: self.store.write(group.id, group.generation, capture, chunks),
-            lambda file, error: self._written(group, waiters, file, error),
+            lambda file, error: self._written(group, file, error),
         )
 
     def start(self) -> None:
@@ -153,19 +156,30 @@ class Snapshots:
         executor = self._apply_executor if group.machine.blocking else self._executor
         executor.submit(lambda: group.machine.restore(self.store.read(file)), finish)
 
-    @staticmethod
-    def _take_waiters(group: Group) -> list[Waiter]:
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for a file that is being written."""
+        return any(self._told.values())
+
+    def stop(self, error: MultiraftError) -> None:
+        """Nothing more will be done: tell those who wait."""
+        told, self._told = self._told, {}
+        for waiters in told.values():
+            for waiter in waiters:
+                waiter.fail(error)
+
+    def _take_waiters(self, group: Group) -> None:
         waiters, group.capture_waiters = group.capture_waiters, []
-        return waiters
+        self._told.setdefault(group, []).extend(waiters)
 
     def _written(
         self,
         group: Group,
-        waiters: list[Waiter],
         file: SnapshotFile | None,
         error: BaseException | None,
     ) -> None:
         self._writing.discard(group)
+        waiters = self._told.pop(group, [])
         if error is not None:
             failure: MultiraftError
             if isinstance(error, OSError):
