@@ -188,9 +188,7 @@ class Catalog:
             if error is None:
                 self._resolve(waiter, None)
             else:
-                self._fail(
-                    waiter, StorageFailed(f"deleting snapshots of group {group_id} failed: {error}")
-                )
+                self._fail(waiter, StorageFailed(f"deleting snapshots of group {group_id} failed: {error}"))
 
         # The machine's state first: found without a log it would pass for applied. Then the log,
         # and only then the files, for a group in the log must have the snapshot it stands on.
