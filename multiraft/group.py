@@ -333,7 +333,8 @@ class Group:
     async def propose(self, data: bytes) -> object:
         """Replicate `data` and return what this host's `apply` returned for it.
 
-        Works on any member. A checkpoint. Cancelling stops the waiting, not the proposal.
+        Works on any member. A checkpoint. Cancelled while there is no leader, it is never proposed;
+        cancelled later, it may be applied all the same.
 
         Raises:
             ProposalTooLarge: Above `max_proposal_bytes`.
@@ -349,7 +350,11 @@ class Group:
         waiter = TaskWaiter()
         self.proposals.queue(data, waiter)
         self.host.mark_dirty(self)
-        return await waiter.wait()
+        try:
+            return await waiter.wait()
+        except trio.Cancelled:
+            self.proposals.withdraw(waiter)
+            raise
 
     async def propose_many(self, data: Sequence[bytes]) -> list[object]:
         """Replicate several proposals in order, as one batch where it fits; their results.
@@ -369,7 +374,11 @@ class Group:
         for each in data:
             self.proposals.queue(each, waiter)
         self.host.mark_dirty(self)
-        return await waiter.wait()
+        try:
+            return await waiter.wait()
+        except trio.Cancelled:
+            self.proposals.withdraw(waiter)
+            raise
 
     async def query(self, request: object) -> object:
         """Answer `request` from this host's state machine, linearizably (thesis §6.4).
@@ -494,6 +503,27 @@ class Group:
                 await self.watch_leader()
         if waiting.cancelled_caught:
             raise TransferFailed(f"member {to} did not take over group {self.id} in time")
+
+    async def step_down(self) -> None:
+        """If this member leads, hand leadership to the voter that is furthest ahead.
+
+        Returns once that voter leads, or at once if this member does not lead.
+
+        Raises:
+            MembershipRejected: There is no other voter.
+            TransferFailed: It did not lead within two election timeouts.
+        """
+        self._check_running()
+        if self.raft.role is not RaftRole.LEADER:
+            await trio.lowlevel.checkpoint()
+            return
+        voters = {member.id for member in self.membership.members.values() if member.role is Role.VOTER}
+        others = {id_: p for id_, p in self.raft.progress.items() if id_ in voters - {self.member_id}}
+        if not others:
+            raise MembershipRejected(f"group {self.id} has no other voter to lead it")
+        await self.transfer_leadership(
+            max(others, key=lambda id_: (others[id_].recent_active, others[id_].match))
+        )
 
     async def snapshot(self) -> SnapshotInfo:
         """Take a snapshot now, without stopping the group.

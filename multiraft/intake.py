@@ -90,6 +90,8 @@ class Intake:
             return
         while table.queued:
             payloads, waiters, tries = table.take_queued()
+            if not payloads:
+                break
             sequence = self._sequence
             self._sequence += len(payloads)
             run = Run.of(payloads, origin=group.member_id, sequence=sequence)

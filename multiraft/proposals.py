@@ -66,7 +66,16 @@ class Outstanding:
 class ProposalTable:
     """The proposals of one group on one host."""
 
-    __slots__ = ("_again", "_outstanding", "_taken", "_taken_term", "deadline", "payloads", "waiters")
+    __slots__ = (
+        "_again",
+        "_outstanding",
+        "_taken",
+        "_taken_term",
+        "_withdrawn",
+        "deadline",
+        "payloads",
+        "waiters",
+    )
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []
@@ -74,6 +83,7 @@ class ProposalTable:
         self.waiters: list[Waiter] = []
         self._again: list[Outstanding] | None = None  # dropped by a change of leadership
         self._outstanding: dict[int, Outstanding] | None = None  # by sequence
+        self._withdrawn: set[Waiter] | None = None
         self._taken: dict[MemberId, int] | None = None  # as leader: last sequence per member
         self._taken_term: Term = 0
         self.deadline: float | None = None
@@ -95,8 +105,25 @@ class ProposalTable:
         self.payloads.append(payload)
         self.waiters.append(waiter)
 
+    def withdraw(self, waiter: Waiter) -> None:
+        """Whoever waits gave up. What is still queued for it is never proposed.
+
+        Only noted here: thousands may give up at once, and each would search the whole queue.
+        """
+        if self.payloads:
+            if self._withdrawn is None:
+                self._withdrawn = set()
+            self._withdrawn.add(waiter)
+
     def take_queued(self) -> tuple[list[bytes], list[Waiter], int]:
-        """Take queued proposals for one run, as many as one holds, and how often they were tried."""
+        """Take queued proposals for one run, as many as one holds, and how often they were tried.
+
+        None at all, if all of them were withdrawn.
+        """
+        if self._withdrawn:
+            gone, self._withdrawn = self._withdrawn, None
+            kept = [pair for pair in zip(self.payloads, self.waiters, strict=True) if pair[1] not in gone]
+            self.payloads, self.waiters = [each for each, _ in kept], [waiter for _, waiter in kept]
         if self._again:
             held = self._again.pop(0)
             return held.run.payloads, held.waiters, held.tries
