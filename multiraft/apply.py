@@ -10,7 +10,7 @@ appends for itself are handled here, in the host's thread and in their place in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat
 
@@ -237,10 +237,18 @@ class Applier:
 
 
 def _chunks(captured: object) -> Iterable[bytes]:
-    """What `snapshot` returned. Iterating is the writer's; it checks the chunks."""
+    """What `snapshot` returned, to be iterated by whoever writes the file."""
     if isinstance(captured, (bytes, str)) or not isinstance(captured, Iterable):
         raise TypeError(f"snapshot returned {type(captured).__name__}, not an iterable of bytes")
-    return captured
+    return _guarded(captured)
+
+
+def _guarded(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """`chunks`, whose own trouble must not pass for trouble with the file: that stops the host."""
+    try:
+        yield from chunks
+    except Exception as error:
+        raise StateMachineFailed(f"reading the captured state failed: {error!r}") from error
 
 
 def _as_storage_failure(error: BaseException) -> StorageFailed:
