@@ -217,6 +217,13 @@ class Host:
                 raise ConfigError(name, f"is no limit of a group; those are {', '.join(LIMITS)}")
             # As the host's own would be checked.
             attrs.evolve(self.config, **{name: value})  # type: ignore[arg-type]  # all of them are integers
+        largest = _largest_message(self.config)
+        if limits.get("max_proposal_bytes", 0) > largest:
+            # It would be taken and never get anywhere, and the group with it.
+            raise ConfigError(
+                "max_proposal_bytes",
+                f"hosts send each other up to {largest} bytes: raise HostConfig.max_proposal_bytes on all",
+            )
         membership = predefined(members)
         own = self._own_id(membership)
         if own is None:
@@ -406,8 +413,12 @@ async def _drain(config: HostConfig, scheduler: Scheduler, runner: _Runner) -> N
 
 def _bounds(config: HostConfig) -> Bounds:
     """A frame holds one message of the largest size, or many that are smaller."""
-    largest = max(config.max_message_bytes, config.max_proposal_bytes)
-    return attrs.evolve(Bounds(), max_frame_bytes=largest + FRAME_BYTES_MAX + FRAME_ROOM_BYTES)
+    frame = _largest_message(config) + FRAME_BYTES_MAX + FRAME_ROOM_BYTES
+    return attrs.evolve(Bounds(), max_frame_bytes=frame)
+
+
+def _largest_message(config: HostConfig) -> int:
+    return max(config.max_message_bytes, config.max_proposal_bytes)
 
 
 def _absolute(path: str) -> str:
