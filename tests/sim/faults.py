@@ -36,6 +36,8 @@ class Faults:
             "transfer": self._transfer,
             "campaign": self._campaign,
             "snapshot": self._snapshot,
+            "stillborn": self._stillborn,
+            "early_snapshot": self._early_snapshot,
         }
 
     def start(self) -> None:
@@ -151,6 +153,47 @@ class Faults:
                 self._world.log(host.name, f"group {group_id} stands")
                 group.raft.campaign()
                 group.host.mark_dirty(group)
+
+    def _stillborn(self) -> None:
+        """Stand with a disk that is stuck, lose power, come back and stand again.
+
+        Too particular to be drawn by plans; a planted bug asks for it.
+        """
+        host = self._some_host()
+        if host is None or host.paused:
+            return
+        host.disk_stuck_until = self._world.now + 1.0
+        self._stand_everywhere(host)
+
+        def die() -> None:
+            if host.alive:
+                host.stop(power_lost=True)
+                host.disk_stuck_until = 0.0
+                self._world.after(0.05, host.restart)
+                self._world.after(0.2, lambda: self._stand_everywhere(host))
+
+        self._world.after(0.1, die)
+
+    def _early_snapshot(self) -> None:
+        """Die, come back, and take snapshots before anything was applied again. (As above.)"""
+        host = self._some_host()
+        if host is not None:
+            host.stop(power_lost=False)
+            self._world.after(0.05, lambda: self._restart_and_capture(host))
+
+    @staticmethod
+    def _restart_and_capture(host: SimHost) -> None:
+        host.restart()
+        if host.scheduler is not None:
+            for group in host.scheduler.groups.values():
+                group.host.want_snapshot(group, None)
+
+    def _stand_everywhere(self, host: SimHost) -> None:
+        if host.scheduler is not None and not host.paused:
+            for group in host.scheduler.groups.values():
+                if group.failed is None:
+                    group.raft.campaign()
+                    group.host.mark_dirty(group)
 
     def _snapshot(self) -> None:
         host = self._some_host()
