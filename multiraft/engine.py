@@ -26,6 +26,7 @@ from multiraft.errors import ConfigError, GroupNotFound, MultiraftError, NotMemb
 from multiraft.group import Group, TaskWaiter
 from multiraft.identity import start_identity
 from multiraft.interfaces import Executor, Files, MachineFactory, SnapshotOffer, SnapshotSink
+from multiraft.logs import default_to_stdlib
 from multiraft.membership import GroupMeta, Membership, predefined
 from multiraft.messages import Envelope, Hello, Lane
 from multiraft.process import tuned
@@ -315,6 +316,7 @@ async def open_host(
         raise ConfigError("tls", "links under TLS cannot be set up yet")  # rather than in cleartext
     if not callable(machines):
         raise ConfigError("machines", f"{machines!r} cannot be called with a group id")
+    default_to_stdlib()
     try:
         with tuned():
             async with AsyncExitStack() as stack:
@@ -353,6 +355,10 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
         )
     )
     stack.push_async_callback(_in_thread, store.close)
+    torn = store.recovery.torn
+    if torn is not None:
+        # Never acknowledged, so nothing is lost by it; but somebody may wonder.
+        log.warning("cut a torn tail off the log", **attrs.asdict(torn))
     identity = await trio.to_thread.run_sync(
         start_identity, files, data_dir, config.cluster_id, random.SystemRandom().randrange
     )
