@@ -211,7 +211,7 @@ def on_append_response(state: State, message: Message) -> None:
     if progress is None:
         _log_unknown(state, member)
         return
-    progress.recent_active = True
+    progress.recent_active = progress.answered = True
     if message.reject:
         _on_rejection(state, message, progress)
         return

@@ -40,6 +40,7 @@ class Progress:
         next: The first index not sent yet (thesis, Figure 3.1). Guessed in PROBE.
         sent_commit: The highest commit index it will know if nothing that was sent is lost.
         appended: An append was sent since the last heartbeat was due.
+        answered: An append was answered since then.
         silent_beats: Heartbeats it answered since match last rose (`commit_notices`).
         pending_snapshot: In SNAPSHOT: the index of the snapshot that was sent.
         flow_paused: PROBE: an append is under way; REPLICATE: the window is full. A heartbeat's
@@ -49,6 +50,7 @@ class Progress:
     """
 
     __slots__ = (
+        "answered",
         "appended",
         "flow_paused",
         "inflights",
@@ -75,7 +77,7 @@ class Progress:
         self.next = next_index
         self.state = PROBE
         self.sent_commit = 0
-        self.appended = False
+        self.appended = self.answered = False
         self.silent_beats = 0
         self.pending_snapshot = 0
         self.flow_paused = False
@@ -89,7 +91,7 @@ class Progress:
         self.match = match
         self.next = next_index
         self.sent_commit = 0
-        self.appended = False
+        self.appended = self.answered = False
         self.silent_beats = 0
         self.recent_active = False
 

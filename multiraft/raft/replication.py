@@ -124,17 +124,18 @@ def take_beats(state: State) -> list[tuple[MemberId, Index]]:
     Followers that an append with the present commit index went to since the last beat are
     spared. It did all that a heartbeat does: reset their timer, told the commit index, and asked
     for an answer. If it was lost, no append follows it in time, or one does and is refused; so
-    the next beat, or that refusal, finds out.
+    the next beat, or that refusal, finds out. But only while answers come: on a lane that is
+    slower than an election timeout appends arrive too late to keep a follower from standing.
     """
     state.beat_due = False
     committed = state.log.committed
     beats: list[tuple[MemberId, Index]] = []
     for member, progress in state.tracker.others:
         commit = min(progress.match, committed)
-        if progress.appended:
-            progress.appended = False
-            if progress.state is REPLICATE and progress.sent_commit >= commit:
-                continue
+        appended, answered = progress.appended, progress.answered
+        progress.appended = progress.answered = False
+        if appended and answered and progress.state is REPLICATE and progress.sent_commit >= commit:
+            continue
         progress.sent_commit = commit
         beats.append((member, commit))
     return beats

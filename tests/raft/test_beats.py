@@ -44,14 +44,32 @@ def test_a_follower_that_an_append_went_to_is_spared_one_beat() -> None:
     leader = beating_leader()
     leader.core.propose(Run.of([b"x"]))
     leader.process()
+    acknowledge(leader, 2)
+    acknowledge(leader, 3)
+    leader.core.propose(Run.of([b"y"]))
+    leader.process()
     for expected in (set(), {2, 3}):
         leader.core.tick()
         assert {member for member, _ in leader.core.take_beats()} == expected
 
 
+def test_followers_that_answer_no_append_are_not_spared() -> None:
+    """Appends may be stuck behind others for longer than an election timeout; beats are not."""
+    leader = beating_leader()
+    for _ in range(3):
+        leader.core.propose(Run.of([b"x"]))
+        leader.process()
+        leader.core.tick()
+        assert {member for member, _ in leader.core.take_beats()} == {2, 3}
+
+
 def test_a_follower_that_is_probed_is_not_spared() -> None:
     leader = beating_leader()
     leader.core.propose(Run.of([b"x"]))
+    leader.process()
+    acknowledge(leader, 2)
+    acknowledge(leader, 3)
+    leader.core.propose(Run.of([b"y"]))
     leader.core.report_unreachable(3)
     leader.process()
     leader.core.tick()
