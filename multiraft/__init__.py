@@ -12,6 +12,7 @@ from multiraft.errors import ConfigError as ConfigError
 from multiraft.errors import CorruptRecord as CorruptRecord
 from multiraft.errors import DataDirInUse as DataDirInUse
 from multiraft.errors import GroupExists as GroupExists
+from multiraft.errors import GroupFailed as GroupFailed
 from multiraft.errors import GroupNotFound as GroupNotFound
 from multiraft.errors import HostClosed as HostClosed
 from multiraft.errors import MemberRemoved as MemberRemoved
