@@ -56,7 +56,7 @@ class Catalog:
             machine = self._machine(log.group)
             files = self._env.snapshots.files(log.group)
             file, stands = restore_machine(log, files, self._env.snapshots, machine)
-            group = self._open(log, machine, stands)
+            group = self._open(log, machine, stands, restarted=True)
             group.snapshot_file = file
             if group.raft.conf_state().voters == (group.member_id,):
                 group.raft.campaign()  # nobody else can lead, so there is nothing to wait for
@@ -205,7 +205,9 @@ class Catalog:
             else:
                 discarded(None, None)
 
-    def _open(self, log: GroupLog, machine: StateMachine, stands: Index) -> Group:
+    def _open(
+        self, log: GroupLog, machine: StateMachine, stands: Index, *, restarted: bool = False
+    ) -> Group:
         meta = GroupMeta.decode(log.meta)
         point = log.snapshot_point
         served = ServedLog(log, min(stands, log.last_index()))
@@ -229,6 +231,7 @@ class Catalog:
                 step_down_on_removal=True,
                 commit_notices=True,
                 coalesce_beats=True,
+                restarted=restarted,
             ),
             served,
             self._env.random,

@@ -38,6 +38,8 @@ class CoreConfig:
         disable_conf_change_validation: A leader takes any configuration change into its log.
         commit_notices: Tell followers a new commit index by a small message of its own, or along
             with the next append, instead of by an empty append that must be answered.
+        restarted: This member may have heard a leader before its host stopped. With LEASE it then
+            votes for nobody for an election timeout: the leader's lease may count on that.
         coalesce_beats: Hand out plain heartbeats by `Raft.take_beats` instead of as messages, and
             none to a follower that an append went to since the last one. A new commit index
             goes along with appends and beats, and by a notice only to members that wait for it.
@@ -61,6 +63,7 @@ class CoreConfig:
     disable_conf_change_validation: bool = False
     commit_notices: bool = False
     coalesce_beats: bool = False
+    restarted: bool = False
 
     def validate(self) -> None:
         """Raises: ConfigError naming the first field that cannot be used."""

@@ -157,6 +157,8 @@ class Raft(State):
         if self.role is RaftRole.LEADER:
             leader.tick(self)
             return bool(self.messages) or self.role is not RaftRole.LEADER
+        if self.quiet_ticks:
+            self.quiet_ticks -= 1
         self.election_elapsed += 1
         if self.election_elapsed < self.election_timeout or not self.promotable:
             return False

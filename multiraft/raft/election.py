@@ -107,6 +107,8 @@ def _become_pre_candidate(state: State) -> None:
 
 def in_lease(state: State) -> bool:
     """Whether a leader was heard so recently that nobody else may have our vote (§4.2.3)."""
+    if state.quiet_ticks:
+        return True
     return (
         state.config.check_quorum
         and state.leader != NO_MEMBER

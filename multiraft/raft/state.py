@@ -18,7 +18,7 @@ from multiraft.raft.ready import ReadState
 from multiraft.raft.runs import UNLIMITED
 from multiraft.raft.trace import Level, Logger, RaftRole, fail
 from multiraft.raft.tracker import Tracker
-from multiraft.types import Index, MemberId, Term
+from multiraft.types import Index, MemberId, ReadMode, Term
 
 __all__ = ["State"]
 
@@ -39,6 +39,7 @@ class State:
         election_elapsed: Ticks since the election timer was reset. On a leader: since the
             last check for a quorum.
         heartbeat_elapsed: A leader's ticks since its last heartbeat.
+        quiet_ticks: No vote leaves for so many ticks: a lease may count on it (`restarted`).
         ticks: A leader's ticks since its election; leases count in it.
         election_timeout: What `election_elapsed` has to reach; drawn at every reset.
         lead_transferee: Whom leadership is being handed to; 0: nobody.
@@ -80,6 +81,7 @@ class State:
         "messages",
         "notices_due",
         "pending_conf_index",
+        "quiet_ticks",
         "read_states",
         "reads",
         "responses",
@@ -117,6 +119,8 @@ class State:
         self.is_learner = False
         self.election_elapsed = self.heartbeat_elapsed = self.ticks = 0
         self.election_timeout = 0
+        in_doubt = config.restarted and config.read_mode is ReadMode.LEASE
+        self.quiet_ticks = config.election_ticks if in_doubt else 0
         self.lead_transferee: MemberId = NO_MEMBER
         self.lease_given_up = False
         self.pending_conf_index: Index = 0
