@@ -15,7 +15,7 @@ from tests.sim.mutants import MUTANTS
 from tests.sim.plan import draw_plan
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = 160
+SEEDS = 120
 PARTS = 8
 
 ONCE_BROKEN = {
