@@ -149,10 +149,8 @@ class ClientSession:
         self._open = trio.Event()
         self._ended: Ended | None = None
         self._scope = trio.CancelScope()
-
-    @property
-    def _hung_up(self) -> str:
-        return f"{self._address} closed the connection"
+        self._broke = False
+        """The connection was made, and then broke."""
 
     def end(self, reason: str, *, retry: bool = True) -> None:
         """Break it off. The first reason counts."""
@@ -180,8 +178,8 @@ class ClientSession:
         limit_s = self._dialer.bounds.handshake_timeout_s
         if self._ended is None:  # only the deadline cancels without a reason
             return Ended(await self._who_is_there(f"{self._address} gave no answer in {limit_s:g} s"))
-        if self._ended.reason == self._hung_up:
-            return Ended(await self._who_is_there(self._hung_up))
+        if self._broke and self._accepted is None:
+            return Ended(await self._who_is_there(self._ended.reason))
         return self._ended
 
     async def _who_is_there(self, nothing: str) -> str:
@@ -299,9 +297,11 @@ class ClientSession:
         if isinstance(error, httpx.TimeoutException):
             return f"{where} took nothing for {self._dialer.bounds.stall_timeout_s:g} s"
         if isinstance(error, (httpx.NetworkError, OSError, trio.BrokenResourceError)):
+            self._broke = True
             return f"the connection to {where} broke: {_innermost(error)}"
         if str(error) == "Server disconnected":
-            return self._hung_up
+            self._broke = True
+            return f"{where} closed the connection"
         if self._accepted is None:
             return self._not_ours(f"it does not speak HTTP/2: {_innermost(error)}")
         return f"the connection to {where} broke: {_innermost(error)}"
