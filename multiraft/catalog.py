@@ -205,9 +205,7 @@ class Catalog:
             else:
                 discarded(None, None)
 
-    def _open(
-        self, log: GroupLog, machine: StateMachine, stands: Index, *, restarted: bool = False
-    ) -> Group:
+    def _open(self, log: GroupLog, machine: StateMachine, stands: Index, *, restarted: bool = False) -> Group:
         meta = GroupMeta.decode(log.meta)
         point = log.snapshot_point
         served = ServedLog(log, min(stands, log.last_index()))
