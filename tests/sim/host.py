@@ -221,7 +221,7 @@ class SimHost:
             if group not in scheduler.groups
         }
         if missing:
-            scheduler.catalog.create_groups(missing, _Nobody())
+            scheduler.catalog.create_groups(missing, _Nobody(self))
 
     def stop(self, *, power_lost: bool) -> None:
         """The host is gone at once, in the middle of whatever it was doing."""
@@ -324,11 +324,15 @@ class _Incarnation:
 class _Nobody:
     """A waiter that does not care, but does not hide errors either."""
 
+    def __init__(self, host: SimHost) -> None:
+        self._host = host
+
     def resolve(self, value: object) -> None:
         """The groups are there; the scheduler knows them."""
 
     def fail(self, error: Exception) -> None:
-        raise Violation(f"groups could not be made: {error!r}")
+        if not self._host.disk_failing:
+            raise Violation(f"groups could not be made: {error!r}")
 
 
 class _Transport:
