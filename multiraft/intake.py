@@ -43,6 +43,8 @@ class Intake:
         self._context = epoch << 40
         self._waiting: dict[Group, None] = {}
         """Groups in which somebody may wait for a leader, or for a read that got lost."""
+        self._transferring: dict[Group, list[Message]] = {}
+        """Forwarded proposals that came while leadership was handed over, in order."""
         self._queries: list[tuple[Group, object, Waiter]] = []
         self._asking: deque[list[tuple[Group, object, Waiter]]] = deque()
         """Queries that the worker has."""
@@ -72,6 +74,13 @@ class Intake:
         if self._waiting:
             for group in list(self._waiting):
                 self._expire(group, now)
+        if self._transferring:
+            transferring, self._transferring = self._transferring, {}
+            for group, messages in transferring.items():
+                if group.failed is None:
+                    for message in messages:
+                        self.step_forwarded(group, message)
+                    self._mark_dirty(group)
 
     def propose(self, group: Group, log_is_behind: bool) -> None:
         raft, table = group.raft, group.proposals
@@ -180,6 +189,9 @@ class Intake:
         raft = group.raft
         run = message.runs[0] if len(message.runs) == 1 else None
         if run is None or run.origin != message.sender:
+            return
+        if raft.lead_transferee or group in self._transferring:
+            self._transferring.setdefault(group, []).append(message)
             return
         if raft.role is not RaftRole.LEADER or message.term != raft.term:
             self._post.refuse(group, message.sender, run.sequence, LEADERSHIP_CHANGED)
