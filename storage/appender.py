@@ -19,6 +19,7 @@ from zlib import crc32
 
 import attrs
 
+from multiraft.errors import StorageFailed
 from multiraft.interfaces import File, Files
 from multiraft.storage.format import (
     BATCH_HEADER_BYTES,
@@ -116,7 +117,13 @@ class Appender:
         self._start(segment, segment.header)
 
     def close(self) -> None:
-        """Leave a marker on disk, so that the next start knows every byte to be durable."""
+        """Leave a marker on disk, so that the next start knows every byte to be durable.
+
+        Raises: StorageFailed when a job failed, which the host's thread may not have heard yet.
+        """
+        if self._staged or self._unsynced:
+            self.abandon()
+            raise StorageFailed("the last writes to the log failed")
         try:
             self.mark_durable()
             if self._file is not None:
