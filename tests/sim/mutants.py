@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import attrs
 
@@ -86,9 +85,15 @@ def planted(make: Callable[[], Iterator[None]]) -> Mutant:
     return mutant
 
 
-def replaced(owner: object, name: str, value: object) -> Any:
-    """`owner.name` is `value` for a while. A plain attribute swap; nothing is mocked."""
-    return patch.object(owner, name, value)
+@contextmanager
+def replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    """`owner.name` is `value` for a while."""
+    before = vars(owner)[name]
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 @contextmanager
