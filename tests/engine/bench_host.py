@@ -12,7 +12,7 @@ from multiraft.errors import MultiraftError
 from multiraft.group import Group
 from multiraft.interfaces import MachineFactory, SnapshotOffer
 from multiraft.membership import GroupMeta, predefined
-from multiraft.messages import Envelope, Hello, Lane, Message, MessageType, Snapshot
+from multiraft.messages import Envelope, Hello, Lane, Message, MessageType, ProposalRefused, Snapshot
 from multiraft.scheduler import Scheduler
 from multiraft.storage.memory import MemoryFiles
 from multiraft.storage.snapshots import SnapshotFiles
@@ -95,6 +95,9 @@ class Wires:
     def messages(self, kind: MessageType) -> list[Message]:
         found = [item[2] for _, _, item in self.sent]
         return [each for each in found if type(each) is Message and each.type is kind]
+
+    def refusals(self) -> list[ProposalRefused]:
+        return [item[2] for _, _, item in self.sent if type(item[2]) is ProposalRefused]
 
 
 class Answer:

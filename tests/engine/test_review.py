@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
+
+import pytest
 
 from multiraft.errors import GroupFailed, HostClosed, StorageFailed
 from multiraft.group import Group
-from multiraft.messages import Beats, Hello, Lane, Message, MessageType, Run
+from multiraft.messages import Beats, HardState, Hello, Lane, Message, MessageType, Run, Snapshot
+from multiraft.storage.memory import MemoryFiles
+from multiraft.storage.store import open_store
 from multiraft.types import ReadMode
 from tests.engine.bench_host import Answer, BenchHost
 from tests.engine.machines import BlockingJournal, Journal
@@ -146,9 +151,10 @@ def test_no_query_sees_a_machine_that_is_being_restored() -> None:
     assert group.restoring
     host.hear(group, 2, MessageType.READ_INDEX_RESP, term=2, index=1, context=asked.context)
     host.passes()
-    assert not answer.told
+    told = [answer.told]
     host.settle()
-    assert answer.told
+    told.append(answer.told)
+    assert told == [False, True]
     assert group.applied == 100
 
 
@@ -309,3 +315,49 @@ def test_a_host_that_restarts_keeps_what_a_lease_counts_on() -> None:
         host.hear(group, 3, MessageType.VOTE, term=3, log_term=1, index=1)
         host.settle()
         assert len(host.wires.messages(MessageType.VOTE_RESP)) == votes
+
+
+def test_forwarded_proposals_wait_while_leadership_is_handed_over() -> None:
+    host = BenchHost()
+    group = host.create(7, hosts=3)
+    lead(host, group)
+    host.propose(group, b"2 lacks this")
+    host.settle()
+    group.raft.transfer_leadership(2)
+    host.settle()
+    assert group.raft.lead_transferee == 2
+    last = group.raft.last_index
+    for sequence in (1, 2):
+        run = Run.of([b"%d" % sequence], origin=3, sequence=sequence)
+        host.hear(group, 3, MessageType.PROP, term=group.raft.term, runs=[run])
+        host.settle()
+    assert group.raft.last_index == last
+    assert not host.wires.refusals()
+    group.raft.lead_transferee = 0  # as when the target did not make it in time
+    late = Run.of([b"3"], origin=3, sequence=3)
+    host.hear(group, 3, MessageType.PROP, term=group.raft.term, runs=[late])
+    host.settle()
+    host.tick()
+    host.settle()
+    assert group.raft.last_index == last + 3
+    payloads = [run.payloads for run in group.log.runs(last + 1, last + 3, 1000)]
+    assert payloads == [[b"1"], [b"2"], [b"3"]]
+    assert not host.wires.refusals()
+
+
+def test_a_log_whose_last_write_fails_while_it_is_closed_says_so() -> None:
+    files = MemoryFiles()
+    undelivered: list[object] = []
+    store = open_store(
+        files,
+        "/data",
+        random=lambda n: n // 2,
+        on_failure=undelivered.append,
+        deliver=undelivered.append,
+    )
+    batch = store.batch()
+    batch.create(7, b"", HardState(1, 0, 1), Snapshot(1, 1))
+    files.fail_matching("sync", "wal", OSError(errno.EIO, "the disk failed"))
+    store.submit(batch, lambda: None)
+    with pytest.raises(StorageFailed):
+        store.close()
