@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 import multiraft
 from multiraft import (
     ClusterMismatch,
-    ConfigError,
     CorruptRecord,
     DataDirInUse,
     Entry,
     GroupExists,
     GroupNotFound,
-    HostClosed,
     Member,
     MultiraftError,
     NoLeader,
     NotMember,
     OutcomeUnknown,
+    SnapshotInvalid,
     StateMachineFailed,
+    StorageFailed,
     open_host,
 )
 from tests.api.programs import (
@@ -32,9 +35,7 @@ from tests.api.programs import (
     Ledger,
     change,
     create_on,
-    follower_of,
     host_config,
-    leader_of,
     members_on,
     open_hosts,
     until,
@@ -181,61 +182,7 @@ async def test_what_query_raises_goes_to_the_caller(tmp_path: Path) -> None:
             assert await group.query("ann") == 0
 
 
-async def test_everything_fails_with_host_closed_after_the_end(tmp_path: Path) -> None:
-    async with open_host(host_config(tmp_path, "a"), machines=lambda _g: Ledger()) as host:
-        group = await host.create_group(1)
-        await group.propose(change(ann=1))
-    calls: list[Callable[[], Awaitable[object]]] = [
-        lambda: group.propose(change(ann=1)),
-        lambda: group.propose_many([change(ann=1)]),
-        lambda: group.propose_many([]),
-        lambda: group.query("ann"),
-        group.read_barrier,
-        group.snapshot,
-        group.wait_leader,
-        lambda: group.transfer_leadership(1),
-        group.step_down,
-        lambda: host.create_group(2),
-        lambda: host.create_groups({2: [Member(1, host.address)]}),
-        lambda: host.remove_group(1),
-    ]
-    for call in calls:
-        with trio.fail_after(PATIENCE_S), pytest.raises(HostClosed):
-            await call()
-    with pytest.raises(HostClosed):
-        group.stale_query("ann")
-    with trio.fail_after(PATIENCE_S), pytest.raises(HostClosed):
-        async for _ in group.leadership():
-            pass
-
-
-async def test_what_is_under_way_at_the_end_drains_or_fails_with_host_closed(tmp_path: Path) -> None:
-    outcomes: list[object] = []
-
-    async def propose(group: multiraft.Group) -> None:
-        try:
-            outcomes.append(await group.propose(change(ann=1)))
-        except HostClosed as error:
-            outcomes.append(error)
-
-    config = host_config(tmp_path, "a")
-    async with trio.open_nursery() as nursery, open_host(config, machines=lambda _g: Ledger()) as host:
-        group = await host.create_group(1)
-        await group.wait_leader()
-        for _ in range(200):
-            nursery.start_soon(propose, group)
-        await until(lambda: outcomes)
-    assert len(outcomes) == 200
-    acknowledged = sum(isinstance(outcome, dict) for outcome in outcomes)
-    async with open_host(config, machines=lambda _g: Ledger()) as host:
-        balance = await host.group(1).query("ann")
-        assert isinstance(balance, int)
-        assert acknowledged <= balance <= 200, "nothing acknowledged is lost"
-
-
-async def test_hosts_of_another_cluster_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_folder_of_another_cluster_is_refused(tmp_path: Path) -> None:
     config = host_config(tmp_path, "a", cluster_id="orders")
     async with open_host(config, machines=lambda _g: Ledger()):
         pass
@@ -245,6 +192,16 @@ async def test_hosts_of_another_cluster_are_refused(
         ):
             raise AssertionError("opened a folder of another cluster")
 
+
+async def test_both_sides_log_why_they_refuse_each_other(tmp_path: Path) -> None:
+    with capture_logs() as lines:
+        await let_clusters_meet(tmp_path)
+    refused = [line for line in lines if line["event"] == "host refused"]
+    assert len({line["peer"] for line in refused}) == 2
+    assert all("'orders'" in line["reason"] and "'customers'" in line["reason"] for line in refused)
+
+
+async def let_clusters_meet(tmp_path: Path) -> None:
     async with (
         open_host(host_config(tmp_path, "b", cluster_id="orders"), machines=lambda _g: Ledger()) as one,
         open_host(
@@ -256,10 +213,6 @@ async def test_hosts_of_another_cluster_are_refused(
         groups = [await host.create_group(7, members=members) for host in (one, other)]
         with trio.fail_after(PATIENCE_S), pytest.raises(NoLeader, match="7"):
             await groups[1].propose(change(ann=1))
-    refused = [line for line in capsys.readouterr().out.splitlines() if "refused" in line]
-    for host in (one, other):  # each says which peer it refuses, and both clusters' names
-        assert any(f"peer={host.address}" in line for line in refused)
-    assert all("orders" in line and "customers" in line for line in refused)
 
 
 async def test_a_damaged_log_is_refused_with_its_place(tmp_path: Path) -> None:
@@ -284,91 +237,57 @@ async def test_a_damaged_log_is_refused_with_its_place(tmp_path: Path) -> None:
     assert 0 < caught.value.offset <= used
 
 
-async def test_exceptions_leave_open_host_bare(tmp_path: Path) -> None:
-    class Mine(Exception):
-        pass
-
-    async def leave_by(error: BaseException) -> None:
-        async with open_host(host_config(tmp_path, "a"), machines=lambda _g: Ledger()):
-            raise error
-
-    for error in (Mine("mine"), ValueError("x"), KeyboardInterrupt()):
-        with pytest.raises(type(error)) as caught:
-            await leave_by(error)
-        assert caught.value is error
-    with pytest.raises(Mine):
-        async with open_hosts(tmp_path, "bcd"):
-            raise Mine
-    with pytest.raises(ConfigError):
-        async with open_hosts(tmp_path, "e", listen="nonsense"):
-            raise AssertionError
+async def test_a_snapshot_that_is_needed_and_damaged_is_named(tmp_path: Path) -> None:
+    config = host_config(tmp_path, "a")
+    async with open_host(config, machines=lambda _g: Ledger()) as host:
+        group = await host.create_group(1, snapshot_keep_entries=0)
+        await group.propose_many([change(ann=1)] * 50)
+        path = trio.Path((await group.snapshot()).path)
+        await until(lambda: group.status().first_index > 50)
+    whole = await path.read_bytes()
+    for damaged in (whole[:-1], whole[: len(whole) // 2], b"", b"x" + whole[1:]):
+        await path.write_bytes(damaged)
+        with pytest.raises(SnapshotInvalid, match="group 1|" + path.name):
+            async with open_host(config, machines=lambda _g: Ledger()):
+                raise AssertionError("opened without the group's state")
+    await path.write_bytes(whole)
+    async with open_host(config, machines=lambda _g: Ledger()) as host:
+        assert await host.group(1).query("ann") == 50
 
 
-async def test_of_several_exceptions_the_first_leaves_and_notes_name_the_others(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="1") as caught:
-        async with open_host(host_config(tmp_path, "a"), machines=lambda _g: Ledger()):
-            raise ExceptionGroup("two", [ValueError(1), KeyError(2)])
-    assert caught.value.__notes__ == ["also raised: KeyError(2)"]
+class FullStore:
+    """Machines that share a store whose commit fails."""
+
+    full = False
+
+    def __call__(self, _group: int) -> Ledger:
+        return Ledger()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        yield
+        if self.full:
+            raise OSError(errno.ENOSPC, "no room for the commit")
 
 
-async def test_a_cancelled_call_leaves_the_group_usable(tmp_path: Path) -> None:
-    async with open_hosts(tmp_path) as hosts:
-        groups = await create_on(hosts, 1)
-        for group in (leader_of(groups), follower_of(groups)):
-            for _ in range(5):
-                with trio.move_on_after(0):
-                    await group.propose(change(ann=1))
-                with trio.move_on_after(0.001):
-                    await group.propose_many([change(ann=1)] * 3)
-                with trio.move_on_after(0.001):
-                    await group.query("ann")
-                with trio.move_on_after(0.001):
-                    await group.read_barrier()
-                with pytest.raises(trio.TooSlowError), trio.fail_after(0):
-                    await group.query("ann")
-            with trio.fail_after(PATIENCE_S):
-                await group.propose(change(bob=1))
-                await group.read_barrier()
-        with trio.fail_after(PATIENCE_S):
-            answers = [await group.query("ann") for group in groups]
-        assert len(set(answers)) == 1
-        assert await groups[0].query("bob") == 2
+async def test_a_shared_store_that_fails_stops_the_host(tmp_path: Path) -> None:
+    """Nobody's state can be trusted to be kept any more, so nobody is told otherwise."""
+    store = FullStore()
+    caught: list[StorageFailed] = []
 
+    async def fill_up() -> None:
+        async with open_host(host_config(tmp_path, "a"), machines=store) as host:
+            groups = [await host.create_group(number) for number in (1, 2)]
+            await groups[1].propose(change(ann=1))
+            store.full = True
+            for group in groups:
+                with trio.CancelScope(shield=True), trio.fail_after(PATIENCE_S):
+                    try:
+                        await group.propose(change(ann=1))
+                    except StorageFailed as error:
+                        caught.append(error)
+            await trio.sleep_forever()
 
-async def test_what_is_under_way_without_a_quorum_ends_as_closed_and_as_unknown(tmp_path: Path) -> None:
-    """It is in the leader's log, so it may yet be applied; the program sees that it is over."""
-    caught: list[HostClosed] = []
-
-    async def propose(group: multiraft.Group) -> None:
-        try:
-            await group.propose(change(ann=1))
-        except HostClosed as error:
-            caught.append(error)
-
-    patient = host_config(tmp_path, "a", drain_s=0.2, election_ticks=100)
-    async with trio.open_nursery() as nursery, open_host(patient, machines=lambda _g: Ledger()) as host:
-        async with open_hosts(tmp_path, "bc") as others:
-            group = (await create_on([host, *others], 1))[0]
-            with trio.fail_after(PATIENCE_S):
-                await group.transfer_leadership(1)
-        # The others are gone; for an election timeout, 5 s, the leader goes on.
-        last = group.status().last_index
-        nursery.start_soon(propose, group)
-        await until(lambda: group.status().last_index > last)
-    assert isinstance(caught[0], OutcomeUnknown)
-
-
-async def test_a_call_cancelled_while_there_is_no_leader(tmp_path: Path) -> None:
-    async with open_hosts(tmp_path, "ab") as hosts:
-        members = members_on(hosts)
-        first = await hosts[0].create_group(1, members=members)
-        with trio.move_on_after(0.2) as scope:
-            await first.propose(change(ann=1))
-        assert scope.cancelled_caught
-        with trio.move_on_after(0.1) as scope:
-            await first.wait_leader()
-        assert scope.cancelled_caught
-        await hosts[1].create_group(1, members=members)
-        with trio.fail_after(PATIENCE_S):
-            assert await first.propose(change(bob=1)) == {"bob": 1}
-            assert await first.query("ann") == 0, "it never reached a leader, so it was never proposed"
+    with pytest.raises(StorageFailed, match="no room for the commit"):
+        await fill_up()
+    assert [isinstance(error, OutcomeUnknown) for error in caught] == [True, False]
