@@ -17,6 +17,10 @@ from multiraft.post import Post
 from multiraft.proposals import LEADERSHIP_CHANGED, Waiter
 from multiraft.raft.core import RaftRole
 
+PASS_BYTES_MAX = 16 << 20
+"""Payload of one group that a pass proposes. The rest of a queue that grew while the log was behind
+goes with the next ones: a batch has a limit, and so has what may be in memory twice."""
+
 
 class Intake:
     """The programs' side of a host's scheduler."""
@@ -97,13 +101,18 @@ class Intake:
             # The log is behind: let the batch grow instead of queueing more small ones.
             self.held_back.append(group)
             return
+        taken = 0
         while table.queued:
+            if taken >= PASS_BYTES_MAX:
+                self._mark_dirty(group)
+                break
             payloads, waiters, tries = table.take_queued()
             if not payloads:
                 break
             sequence = self._sequence
             self._sequence += len(payloads)
             run = Run.of(payloads, origin=group.member_id, sequence=sequence)
+            taken += run.size
             try:
                 raft.propose(run)
             except ProposalDropped as error:

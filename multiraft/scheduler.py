@@ -71,6 +71,9 @@ WRITES_IN_FLIGHT_MAX = 2
 INBOX_MESSAGES_MAX = 65536
 """Messages waiting for a pass; above it streams are not read any further."""
 
+PASS_BYTES_MAX = 64 << 20
+"""Payload for the log after which a pass leaves other groups to the next one."""
+
 CLOCK_CHECK_GROUPS = 32
 """Groups between two looks at the clock within a pass."""
 
@@ -118,6 +121,8 @@ class Scheduler:
         self._last_held: list[Held] = []
         """What waits for the batch submitted last."""
         self._writes = 0
+        self._pass_bytes = 0
+        """Payload that this pass has for the log."""
 
         apply_executor = Recalled(environment.apply_executor, self._call_soon)
         snapshot_executor = Recalled(environment.snapshot_executor, self._call_soon)
@@ -231,11 +236,13 @@ class Scheduler:
 
     def _collect_dirty(self, deadline: float) -> None:
         dirty, self._dirty = self._dirty, []
+        self._pass_bytes = 0
         for count, group in enumerate(dirty, 1):
             group.dirty = False
             if group.failed is None:
                 self._collect(group)
-            if count % CLOCK_CHECK_GROUPS == 0 and self._clock.now() > deadline:
+            late = count % CLOCK_CHECK_GROUPS == 0 and self._clock.now() > deadline
+            if late or self._pass_bytes >= PASS_BYTES_MAX:
                 # Those left go first next time, before whoever became dirty meanwhile.
                 self._dirty = dirty[count:] + self._dirty
                 break
@@ -281,6 +288,8 @@ class Scheduler:
             batch.snapshot(group.id, ready.snapshot)
         if ready.runs:
             batch.append(group.id, ready.runs)
+            for run in ready.runs:
+                self._pass_bytes += run.size
         # A commit index alone need not be durable: it is learned again from the leader, or from
         # the next election. So a commit costs no record, let alone a sync.
         state = ready.hard_state
