@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from multiraft import intake, scheduler
 from multiraft.errors import GroupFailed, HostClosed, StorageFailed
 from multiraft.group import Group
 from multiraft.messages import Beats, HardState, Hello, Lane, Message, MessageType, Run, Snapshot
@@ -361,3 +362,19 @@ def test_a_log_whose_last_write_fails_while_it_is_closed_says_so() -> None:
     store.submit(batch, lambda: None)
     with pytest.raises(StorageFailed):
         store.close()
+
+
+def test_a_pass_writes_a_bounded_batch_however_much_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue may hold gigabytes while the disk is stuck; the log takes batches below one."""
+    monkeypatch.setattr(scheduler, "PASS_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(intake, "PASS_BYTES_MAX", 1 << 18)
+    host = BenchHost()
+    groups = [host.create(group_id) for group_id in range(1, 9)]
+    answers = [host.propose(group, *[b"x" * (1 << 18)] * 4) for group in groups]
+    before = host.store.statistics().records
+    host.scheduler.run_pass()
+    (job,) = host.writer.jobs
+    assert job.length <= (1 << 20) + (1 << 18)
+    host.settle()
+    assert all(answer.told and answer.error is None for group in answers for answer in group)
+    assert host.store.statistics().records - before == 8 * 4
