@@ -248,7 +248,10 @@ async def stream_bytes(transport: HttpTransport, me: Hello, body: bytes) -> Ende
         (b"\x00\x00\x00\x00", "a frame of 0 bytes"),
         (framed(b"\xff"), "not plain CBOR"),
         (framed(cbor2.dumps([[99, 1, 1]])), "envelope 0"),
-        (framed(cbor2.dumps([[24, 1, 1, 2, 1, 5, 1], [24, 1, 1, 2, 1, 5, -1]])), "envelope 1: a number outside"),
+        (
+            framed(cbor2.dumps([[24, 1, 1, 2, 1, 5, 1], [24, 1, 1, 2, 1, 5, -1]])),
+            "envelope 1: a number outside",
+        ),
     ],
 )
 async def test_a_frame_that_does_not_decode_ends_that_stream_alone(body: bytes, reason: str) -> None:
