@@ -8,10 +8,11 @@ a durable file at or above it whose entries, up to the newest, are still in the 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 from multiraft.apply import Applier, Work
-from multiraft.errors import MultiraftError, SnapshotInvalid, StateMachineFailed, StorageFailed
+from multiraft.errors import MultiraftError, SnapshotInvalid, StateMachineFailed, StorageFailed, StorageFull
 from multiraft.group import Group
 from multiraft.interfaces import Executor, GroupLog, SnapshotFile, SnapshotStore, StateMachine
 from multiraft.messages import Snapshot
@@ -184,7 +185,8 @@ class Snapshots:
             failure: MultiraftError
             if isinstance(error, OSError):
                 # The shared disk's trouble stops the host.
-                failure = StorageFailed(f"writing a snapshot of group {group.id} failed: {error}")
+                kind = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageFailed
+                failure = kind(f"writing a snapshot of group {group.id} failed: {error}")
                 self._store_failed(failure)
             else:
                 failure = _as_failure(group, error)

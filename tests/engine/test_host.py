@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -31,6 +33,10 @@ from tests.engine.helpers import cluster, config, create, leader_of, members, un
 from tests.engine.machines import BlockingJournal, Journal
 
 pytestmark = pytest.mark.slow
+
+
+def leads(groups: list[Group], member: int) -> bool:
+    return leader_of(groups).member_id == member
 
 
 def journal(group: Group) -> Journal:
@@ -94,7 +100,7 @@ async def test_leadership_can_be_transferred(tmp_path: Path) -> None:
         groups = await create(hosts, 7)
         for target in (1, 2, 3, 1):
             await groups[target % 3].transfer_leadership(target)
-            await until(lambda target=target: leader_of(groups).member_id == target)
+            await until(partial(leads, groups, target))
             await groups[2].propose(b"after")
 
 
@@ -141,7 +147,7 @@ async def test_snapshots_are_taken_and_the_log_is_compacted_behind_them(tmp_path
 
 
 async def test_a_member_that_was_away_too_long_catches_up_by_snapshot(tmp_path: Path) -> None:
-    limits = {"snapshot_interval_entries": 40, "snapshot_keep_entries": 5}
+    limits: dict[str, Any] = {"snapshot_interval_entries": 40, "snapshot_keep_entries": 5}
     async with cluster(tmp_path / "two", 2, **limits) as hosts:
         # The third member's host is not there yet; its address is known all the same.
         listener = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -171,8 +177,12 @@ async def test_a_failing_machine_stops_its_group_and_no_other(tmp_path: Path) ->
 
 
 async def test_an_error_of_a_query_is_the_callers(tmp_path: Path) -> None:
-    for machines in (lambda _: Journal(), lambda _: BlockingJournal()):
-        async with cluster(tmp_path / str(machines(0).blocking), 1, machines=machines) as (host,):
+    for kind in (Journal, BlockingJournal):
+
+        def machine(_: int, kind: type[Journal] = kind) -> Journal:
+            return kind()
+
+        async with cluster(tmp_path / kind.__name__, 1, machines=machine) as (host,):
             group = await host.create_group(8)
             with pytest.raises(KeyError):
                 await group.query("fail")
