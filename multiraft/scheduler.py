@@ -107,7 +107,7 @@ class Scheduler:
         self._dirty: list[Group] = []
         self._awake = False
         """Woken since the last pass, so that waking again costs nothing."""
-        self._ticker = Ticker(self._clock.now(), config.tick_interval_s)
+        self._ticker = Ticker(self._clock.now(), config.tick_interval_s, 4 * config.election_ticks)
         self._ticks = 0
         self._tick_after: int | None = None
         """A tick is due; it is counted when this many frames of those received are handled."""

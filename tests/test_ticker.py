@@ -6,16 +6,25 @@ from multiraft.ticker import Ticker
 
 
 def test_no_tick_before_its_time() -> None:
-    ticker = Ticker(10.0, 0.5)
+    ticker = Ticker(10.0, 0.5, 40)
     assert not ticker.take(10.49)
     assert ticker.take(10.5)
     assert not ticker.take(10.9)
 
 
 def test_a_late_pass_owes_every_tick_it_missed_one_by_one() -> None:
-    ticker = Ticker(0.0, 1.0)
+    ticker = Ticker(0.0, 1.0, 40)
     taken = 0
     while ticker.take(7.5):
         taken += 1
     assert taken == 7
     assert ticker.next_at == 8.0
+
+
+def test_a_long_pause_owes_no_more_than_what_ends_every_timeout() -> None:
+    ticker = Ticker(0.0, 1.0, 40)
+    taken = 0
+    while ticker.take(36_000.0):
+        taken += 1
+    assert 40 <= taken <= 42
+    assert 36_000.0 < ticker.next_at <= 36_001.0
