@@ -47,18 +47,27 @@ class Catalog:
     def load_groups(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Bring back every group found in the log. May block: call it before anything runs.
 
-        Raises:
-            SnapshotInvalid: A snapshot that a group needs is missing or damaged.
-            StorageFailed: A state machine is ahead of its log.
+        A group whose state cannot be brought back (a snapshot that is missing or damaged, a
+        machine that raises or is ahead of its log) is there, and stopped: its trouble is its own.
         """
         logs = self._env.store.groups()
         for count, log in enumerate(logs.values(), 1):
             machine = self._machine(log.group)
-            files = self._env.snapshots.files(log.group)
-            file, stands = restore_machine(log, files, self._env.snapshots, machine)
+            trouble: MultiraftError | None = None
+            file, stands = None, log.snapshot_point.index
+            try:
+                files = self._env.snapshots.files(log.group)
+                file, stands = restore_machine(log, files, self._env.snapshots, machine)
+            except MultiraftError as error:
+                trouble = error
+            except Exception as error:
+                trouble = StateMachineFailed(f"group {log.group}: restore: {error!r}")
+                trouble.__cause__ = error
             group = self._open(log, machine, stands, restarted=True)
             group.snapshot_file = file
-            if group.raft.conf_state().voters == (group.member_id,):
+            if trouble is not None:
+                group.stop(trouble)
+            elif group.raft.conf_state().voters == (group.member_id,):
                 group.raft.campaign()  # nobody else can lead, so there is nothing to wait for
                 self._host.mark_dirty(group)
             if progress is not None:

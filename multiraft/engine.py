@@ -21,8 +21,9 @@ import structlog
 import trio
 
 from multiraft.config import HostConfig, normalize_address
+from multiraft.departed import Departed
 from multiraft.environment import Environment
-from multiraft.errors import ConfigError, GroupNotFound, MultiraftError, NotMember
+from multiraft.errors import ConfigError, GroupNotFound, MembershipRejected, MultiraftError, NotMember
 from multiraft.group import Group, TaskWaiter
 from multiraft.identity import start_identity
 from multiraft.interfaces import Executor, Files, MachineFactory, SnapshotOffer, SnapshotSink
@@ -113,9 +114,15 @@ class Host:
     """One open host. Made by `open_host`; all of its methods belong in the trio thread."""
 
     def __init__(
-        self, config: HostConfig, scheduler: Scheduler, store: Store, transport: HttpTransport
+        self,
+        config: HostConfig,
+        scheduler: Scheduler,
+        store: Store,
+        transport: HttpTransport,
+        departed: Departed,
     ) -> None:
         self.config = config
+        self._departed = departed
         self._scheduler = scheduler
         self._store = store
         self._transport = transport
@@ -153,6 +160,7 @@ class Host:
         Raises:
             GroupExists: It is here already.
             NotMember: This host's address is not in the list.
+            MembershipRejected: This host's member in the list was here before and was removed.
             ConfigError: The id, the list or a limit makes no sense.
             StateMachineFailed: `machines` raised; nothing was made.
             StorageFailed, HostClosed: The host cannot take it.
@@ -187,9 +195,15 @@ class Host:
     async def remove_group(self, group_id: GroupId) -> None:
         """Stop a group here and delete its data.
 
+        The group's member here never comes back under its id: it has forgotten what it promised.
+
         Raises:
             GroupNotFound: It is not here.
         """
+        self._scheduler.check_open()
+        group = self.group(group_id)
+        # Before anything is forgotten, so that no power cut comes in between.
+        await trio.to_thread.run_sync(self._departed.add, group_id, group.member_id)
         self._scheduler.check_open()
         waiter = TaskWaiter()
         self._scheduler.catalog.remove_group(group_id, waiter)
@@ -232,6 +246,11 @@ class Host:
             raise NotMember(
                 f"group {group_id}: no member has this host's address, {self.address} "
                 f"(set HostConfig.advertise to change it); the members are at {listed}"
+            )
+        if (group_id, own) in self._departed and len(membership.members) > 1:
+            raise MembershipRejected(
+                f"member {own} of group {group_id} was removed from this host and has forgotten what it "
+                "promised the others; a member that comes back needs a new id"
             )
         return membership, GroupMeta(own, limits=dict(limits))
 
@@ -403,7 +422,11 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
     nursery.start_soon(runner.run, scheduler)
     nursery.start_soon(runner.tick, scheduler)
     log.info("host open", address=transport.address, groups=len(scheduler.groups), epoch=identity.epoch)
-    return Host(config, scheduler, store, transport)
+    for group in scheduler.groups.values():
+        if group.failed is not None:
+            log.error("group is stopped", group=group.id, reason=str(group.failed))
+    departed = await trio.to_thread.run_sync(Departed, files, data_dir)
+    return Host(config, scheduler, store, transport, departed)
 
 
 async def _drain(config: HostConfig, scheduler: Scheduler, runner: _Runner) -> None:

@@ -12,6 +12,7 @@ import attrs
 
 from multiraft.errors import ClusterMismatch, StorageFailed
 from multiraft.interfaces import Files, Random
+from multiraft.replace import replace_file
 
 NAME = "host.json"
 
@@ -42,7 +43,7 @@ def start_identity(files: Files, data_dir: str, cluster_id: str, random: Random)
         identity = attrs.evolve(found, epoch=found.epoch + 1)
     else:
         identity = Identity(cluster_id, random((1 << 63) - 1) + 1, 1)
-    _write(files, data_dir, path, identity)
+    replace_file(files, data_dir, NAME, json.dumps(attrs.asdict(identity)).encode())
     return identity
 
 
@@ -57,17 +58,3 @@ def _read(files: Files, path: str) -> Identity:
         return Identity(str(values["cluster_id"]), int(values["host_id"]), int(values["epoch"]))
     except (ValueError, KeyError, TypeError) as error:
         raise StorageFailed(f"{path} is damaged ({error!r}); restore this host from its peers") from None
-
-
-def _write(files: Files, data_dir: str, path: str, identity: Identity) -> None:
-    temporary = path + ".tmp"
-    file = files.open(temporary, create=True)
-    try:
-        data = json.dumps(attrs.asdict(identity)).encode()
-        file.truncate(0)
-        file.write(0, data)
-        file.sync()
-    finally:
-        file.close()
-    files.rename(temporary, path)
-    files.sync_folder(data_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -296,3 +297,35 @@ async def test_the_callers_own_exception_leaves_bare(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         async with cluster(tmp_path, 1), trio.open_nursery():
             raise ZeroDivisionError
+
+
+async def test_a_removed_member_never_comes_back_under_its_id(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as hosts:
+        groups = await create(hosts, 7)
+        await groups[0].propose(b"x")
+        await hosts[2].remove_group(7)
+        with pytest.raises(MembershipRejected, match="member 3 of group 7 was removed from this host"):
+            await hosts[2].create_group(7, members(hosts))
+        await groups[0].propose(b"y")
+    async with cluster(tmp_path) as hosts:
+        listed = [Member(number, host.address) for number, host in enumerate(hosts, 1)]
+        with pytest.raises(MembershipRejected, match="needs a new id"):
+            await hosts[2].create_group(7, listed)
+
+
+class Refusing(Journal):
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        raise OSError(f"{sum(map(len, chunks))} bytes that cannot be restored")
+
+
+async def test_a_state_that_cannot_be_restored_stops_its_group_alone(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1) as (host,):
+        for group_id in (8, 9):
+            await (await host.create_group(group_id)).propose(b"x")
+        await host.group(8).snapshot()
+    async with cluster(tmp_path, 1, machines=lambda g: Refusing() if g == 8 else Journal()) as (host,):
+        with pytest.raises(StateMachineFailed, match=r"group 8.*cannot be restored"):
+            await host.group(8).query(None)
+        assert await host.group(9).query(None) == [b"x"]
+    async with cluster(tmp_path, 1) as (host,):
+        assert await host.group(8).query(None) == [b"x"]
