@@ -6,7 +6,9 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,11 +56,13 @@ def wait_gone(folder: Path, seconds: float = 20.0) -> None:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Path:
-    """A folder on a disk."""
-    if file_system_type(str(tmp_path)) in MEMORY_FILE_SYSTEMS:
-        pytest.skip("temporary folders are in memory here")
-    return tmp_path
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk: where temporary ones are in memory, one beside this file."""
+    if file_system_type(str(tmp_path)) not in MEMORY_FILE_SYSTEMS:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="tmp-", dir=Path(__file__).parent) as folder:
+        yield Path(folder)
 
 
 @pytest.mark.slow
