@@ -10,7 +10,7 @@ appends for itself are handled here, in the host's thread and in their place in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat
 
@@ -19,7 +19,7 @@ import attrs
 from multiraft.errors import StateMachineFailed, StorageFailed
 from multiraft.group import Group
 from multiraft.interfaces import Executor, MachineFactory, Machines
-from multiraft.messages import EntryKind, Run, Snapshot
+from multiraft.messages import Run, Snapshot
 from multiraft.types import Entry, Index
 
 JOB_BYTES_MAX = 8 << 20
@@ -39,9 +39,9 @@ class Work:
     weight: int
     capture: Snapshot | None = None
     """Set: capture the state after `runs`. Says where that is, and the configuration there."""
-    fed: list[Run] = attrs.field(factory=list)
+    fed: Sequence[Run] = ()
     """What of `runs` the machine got: not what it had durably, nor what raft made for itself."""
-    results: list[object] = attrs.field(factory=list)
+    results: Sequence[object] = ()
     """One for each entry of `fed`."""
     chunks: Iterable[bytes] | None = None
     error: BaseException | None = None
@@ -60,18 +60,17 @@ class Work:
     def _apply(self) -> None:
         group = self.group
         entries: list[Entry] = []
+        fed: list[Run] = []
         for run in self.runs:
             if run.origin and run.last > group.machine_at:
                 fresh = run if run.first > group.machine_at else run.cut(group.machine_at + 1, run.last)
-                self.fed.append(fresh)
-                entries.extend(
-                    map(Entry, range(fresh.first, fresh.last + 1), repeat(run.term), fresh.payloads)
-                )
+                fed.append(fresh)
+                entries += map(Entry, range(fresh.first, fresh.last + 1), repeat(run.term), fresh.payloads)
         if entries:
             results = group.machine.apply(entries)
             if len(results) != len(entries):
                 raise ValueError(f"apply returned {len(results)} results for {len(entries)} entries")
-            self.results = list(results)
+            self.fed, self.results = fed, results
         if self.last > group.machine_at:
             group.machine_at = self.last
 
@@ -179,16 +178,15 @@ class Applier:
         queue = group.apply_queue
         configured: list[Run] = []
         runs: list[Run] = []
-        last = weight = 0
+        weight = 0
         for run in queue:
-            if run.kind is not EntryKind.NORMAL:
+            if run.kind:
                 if runs:
                     break
                 self._configure(group, run)
                 configured.append(run)
             else:
                 runs.append(run)
-            last = run.last
             weight += len(run.blob)
         taken = len(configured) + len(runs)
         if taken == len(queue):
@@ -196,7 +194,7 @@ class Applier:
         else:
             del queue[:taken]
         capture: Snapshot | None = None
-        last = (runs or configured)[-1].last if runs or configured else group.applied
+        last = (runs or configured)[-1].last if taken else group.applied
         if group.asked_snapshot and self._may_capture(group, last):
             # The state is captured where the queue was cut, before the next configuration
             # change, so that this is the configuration at the captured index.

@@ -252,7 +252,7 @@ class Scheduler:
         raft = group.raft
         if group.proposals.queued:
             self._intake.propose(group, self._writes >= WRITES_IN_FLIGHT_MAX)
-        if group.reads.may_ask:
+        if group.reads.queued and group.reads.may_ask:
             if self._behind:
                 self.mark_dirty(group)
             else:
@@ -299,6 +299,7 @@ class Scheduler:
         self._hold(group, ready.responses, ready.snapshot)
 
     def _hold(self, group: Group, responses: list[Message], snapshot: Snapshot | None) -> None:
+        """Keep `responses` until the batch that is being gathered is on disk."""
         group.unsynced += 1
         self._held.append(Held(group, responses, snapshot))
 
@@ -330,7 +331,11 @@ class Scheduler:
         for each in held:
             group = each.group
             group.unsynced -= 1
-            if group.failed is None:
+            if group.failed is not None:
+                continue
+            if each.snapshot is None and not self._installing:
+                self._release(group, each.responses)
+            else:
                 self._deliver(group, each)
         if self._intake.held_back:
             back, self._intake.held_back = self._intake.held_back, []
@@ -349,12 +354,16 @@ class Scheduler:
 
     def _release(self, group: Group, responses: list[Message]) -> None:
         own, route = group.member_id, self._post.route
+        raft = group.raft
         for message in responses:
-            if message.to == own:
-                self._step_core(group, message)
-            else:
+            if message.to != own:
                 route(group, message)
-        if not group.dirty and group.raft.has_ready():
+            else:
+                try:
+                    raft.step(message)
+                except MultiraftError as error:
+                    self._step_failed(group, error)
+        if not group.dirty and raft.has_ready():
             self.mark_dirty(group)
 
     def _leader_changed(self, group: Group) -> None:
@@ -444,7 +453,10 @@ class Scheduler:
         elif kind is MessageType.READ_INDEX and self._ticker.next_at <= self._clock.now():
             self._late_reads.append((group, message))  # as with our own: see `run_pass`
         elif kind is not MessageType.SNAP:  # a snapshot arrives as a file, in a request of its own
-            self._step_core(group, message)
+            try:
+                group.raft.step(message)
+            except MultiraftError as error:
+                self._step_failed(group, error)
         if not group.dirty:
             self.mark_dirty(group)  # whether anything came of it is asked once, at its turn
 
@@ -458,10 +470,16 @@ class Scheduler:
     def _step_core(self, group: Group, message: Message) -> None:
         try:
             group.raft.step(message)
-        except (PeerNotFound, StepLocalMessage):
-            pass  # an answer that outlived a membership, or one that nobody may send
-        except RaftFailure as error:
+        except MultiraftError as error:
+            self._step_failed(group, error)
+
+    def _step_failed(self, group: Group, error: MultiraftError) -> None:
+        """What a core would not take."""
+        if isinstance(error, RaftFailure):
             self._group_failed(group, GroupFailed(f"group {group.id}: {error}"))
+        elif not isinstance(error, (PeerNotFound, StepLocalMessage)):
+            raise error
+        # Otherwise an answer that outlived a membership, or one that nobody may send.
 
     def _applied(self, work: Work) -> None:
         """A group's machine has taken `work`: tell raft, and whoever waited."""

@@ -86,17 +86,20 @@ _KINDS: Final = tuple(EntryKind)
 
 def _run_rows(runs: Sequence[Run]) -> list[Row]:
     plain = _PLAIN
+    if len(runs) == 1:
+        r = runs[0]
+        return [(r.first, r.last, r.term, plain[r.kind], r.size, r.origin, r.sequence, r.blob)]
     return [(r.first, r.last, r.term, plain[r.kind], r.size, r.origin, r.sequence, r.blob) for r in runs]
 
 
 def _write_app(group: int, generation: int, m: Message) -> Row:
-    head = (_APP, group, generation, m.to, m.sender, m.term, m.log_term, m.index, m.commit)
-    return (*head, _run_rows(m.runs))
+    rows = _run_rows(m.runs)
+    return (_APP, group, generation, m.to, m.sender, m.term, m.log_term, m.index, m.commit, rows)
 
 
 def _write_app_resp(group: int, generation: int, m: Message) -> Row:
-    ids = (_APP_RESP, group, generation, m.to, m.sender, m.term)
-    return (*ids, m.log_term, m.index, m.commit, m.reject_hint, m.reject)
+    hint, reject = m.reject_hint, m.reject
+    return (_APP_RESP, group, generation, m.to, m.sender, m.term, m.log_term, m.index, m.commit, hint, reject)
 
 
 def _write_prop(group: int, generation: int, m: Message) -> Row:
@@ -254,6 +257,8 @@ def _is_shortest(blob: bytes, payloads: list[bytes], size: int) -> bool:
     they need. As no header can be shorter than it must, the total tells.
     """
     count = len(payloads)
+    if count == 1 and size < 24:
+        return len(blob) == size + 2
     lengths = list(map(len, payloads))
     least, most = min(lengths), max(lengths)
     if most < 24:
