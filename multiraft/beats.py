@@ -44,8 +44,7 @@ class Beater:
     def hear(self, rows: list[int]) -> None:
         """Beats of another host's groups."""
         groups = self._groups
-        for start in range(0, len(rows), BEAT_FIELDS):
-            group_id, generation, to, sender, term, commit = rows[start : start + BEAT_FIELDS]
+        for group_id, generation, to, sender, term, commit in zip(*[iter(rows)] * BEAT_FIELDS, strict=True):
             group = groups.get(group_id)
             if group is None or group.failed is not None or generation != group.generation:
                 continue
@@ -68,8 +67,7 @@ class Beater:
     def hear_acks(self, rows: list[int]) -> None:
         """Another host's answers to our beats."""
         groups = self._groups
-        for start in range(0, len(rows), BEAT_ACK_FIELDS):
-            group_id, generation, to, sender, term = rows[start : start + BEAT_ACK_FIELDS]
+        for group_id, generation, to, sender, term in zip(*[iter(rows)] * BEAT_ACK_FIELDS, strict=True):
             group = groups.get(group_id)
             if group is None or group.failed is not None or generation != group.generation:
                 continue

@@ -67,11 +67,11 @@ class ProposalTable:
     """The proposals of one group on one host."""
 
     __slots__ = (
-        "_again",
         "_outstanding",
         "_taken",
         "_taken_term",
         "_withdrawn",
+        "again",
         "deadline",
         "payloads",
         "waiters",
@@ -81,7 +81,8 @@ class ProposalTable:
         self.payloads: list[bytes] = []
         """Queued: not yet handed to raft. Parallel to `waiters`."""
         self.waiters: list[Waiter] = []
-        self._again: list[Outstanding] | None = None  # dropped by a change of leadership
+        self.again: list[Outstanding] | None = None
+        """To be proposed once more: dropped by a change of leadership."""
         self._outstanding: dict[int, Outstanding] | None = None  # by sequence
         self._withdrawn: set[Waiter] | None = None
         self._taken: dict[MemberId, int] | None = None  # as leader: last sequence per member
@@ -90,12 +91,12 @@ class ProposalTable:
         """When waiting for a leader ends; None while one is known or nobody waits."""
 
     def __bool__(self) -> bool:
-        return bool(self.payloads) or bool(self._outstanding) or bool(self._again)
+        return bool(self.payloads) or bool(self._outstanding) or bool(self.again)
 
     @property
     def queued(self) -> bool:
         """Whether there is something for `take_queued`."""
-        return bool(self.payloads) or bool(self._again)
+        return bool(self.payloads) or bool(self.again)
 
     @property
     def outstanding_count(self) -> int:
@@ -124,8 +125,8 @@ class ProposalTable:
             gone, self._withdrawn = self._withdrawn, None
             kept = [pair for pair in zip(self.payloads, self.waiters, strict=True) if pair[1] not in gone]
             self.payloads, self.waiters = [each for each, _ in kept], [waiter for _, waiter in kept]
-        if self._again:
-            held = self._again.pop(0)
+        if self.again:
+            held = self.again.pop(0)
             return held.run.payloads, held.waiters, held.tries
         payloads, waiters = self.payloads, self.waiters
         total = 0
@@ -201,9 +202,9 @@ class ProposalTable:
         if held.tries >= TRIES_MAX:
             self._fail(held.waiters, ProposalDropped(LEADERSHIP_CHANGED))
             return False
-        if self._again is None:
-            self._again = []
-        self._again.append(held)
+        if self.again is None:
+            self.again = []
+        self.again.append(held)
         return True
 
     def skipped(self) -> None:
@@ -212,7 +213,7 @@ class ProposalTable:
 
     def expire_queued(self, error: MultiraftError) -> None:
         waiters, self.payloads, self.waiters = self.waiters, [], []
-        again, self._again = self._again, None
+        again, self.again = self.again, None
         self.deadline = None
         for held in again or ():
             self._fail(held.waiters, error)

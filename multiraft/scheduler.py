@@ -249,8 +249,8 @@ class Scheduler:
 
     def _collect(self, group: Group) -> None:
         """Move one group forward: its proposals and reads in, its Ready out."""
-        raft = group.raft
-        if group.proposals.queued:
+        raft, proposals = group.raft, group.proposals
+        if proposals.payloads or proposals.again:
             self._intake.propose(group, self._writes >= WRITES_IN_FLIGHT_MAX)
         if group.reads.queued and group.reads.may_ask:
             if self._behind:

@@ -42,7 +42,8 @@ class CoreConfig:
             votes for nobody for an election timeout: the leader's lease may count on that.
         coalesce_beats: Hand out plain heartbeats by `Raft.take_beats` instead of as messages, and
             none to a follower that an append went to since the last one. A new commit index
-            goes along with appends and beats, and by a notice only to members that wait for it.
+            goes along with appends and beats, and by a notice only to members that wait for it;
+            and a Ready has no hard state for a mere new commit index: it need not be written.
     """
 
     id: MemberId

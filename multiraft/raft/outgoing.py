@@ -32,7 +32,11 @@ def take_ready(state: State) -> Ready:
         must_sync = True
         hard_state = _take_hard_state(state)
     elif state.accepted_commit != commit:
-        hard_state = _take_hard_state(state)
+        if state.config.coalesce_beats:
+            # Such hosts write no commit index by itself, so need not be handed one.
+            state.accepted_commit = commit
+        else:
+            hard_state = _take_hard_state(state)
     snapshot = unstable.snapshot
     if snapshot is not None:
         snapshot = unstable.fresh_snapshot
