@@ -66,28 +66,28 @@ class Entrance:
             return await self._shake_hands(stream, self._ssl_context)
         if self._ssl_context is None and not speaks_tls:
             return stream
-        self._refuse(stream, ONLY_TLS if speaks_tls else NOT_TLS)
+        self._refuse(_peer(stream), ONLY_TLS if speaks_tls else NOT_TLS)
         # Either side can tell from this what it has met: it is no TLS, and it names HTTPS.
         await stream.send_all(_answer("plain HTTP, not HTTPS" if speaks_tls else "HTTPS only"))
         await _linger(stream)
         return None
 
     async def _shake_hands(self, stream: trio.SocketStream, context: ssl.SSLContext) -> Stream | None:
+        address = _peer(stream)  # one that is gone by then has none any more
         secure = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
         try:
             await secure.do_handshake()
         except trio.BrokenResourceError as error:
             cause = error.__cause__
-            if isinstance(cause, ssl.SSLEOFError):
-                self._refuse(stream, CUT_OFF)
-            elif isinstance(cause, ssl.SSLError):
-                self._refuse(stream, why_refused(cause) or f"the TLS handshake failed: {cause}")
+            if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError):
+                self._refuse(address, CUT_OFF)
+            else:
+                self._refuse(address, why_refused(cause) or f"the TLS handshake failed: {cause}")
                 await _linger(stream)
             return None
         return secure
 
-    def _refuse(self, stream: trio.SocketStream, reason: str) -> None:
-        address = str(stream.socket.getpeername()[0])
+    def _refuse(self, address: str, reason: str) -> None:
         now = trio.current_time()
         if now < self._logged.get((address, reason), now):
             return
@@ -96,6 +96,11 @@ class Entrance:
         if len(self._logged) > REFUSALS_REMEMBERED:
             self._logged.popitem(last=False)
         logger.warning("connection refused", peer=address, reason=reason)
+
+
+def _peer(stream: trio.SocketStream) -> str:
+    """Raises: OSError when the connection is gone."""
+    return str(stream.socket.getpeername()[0])
 
 
 def _answer(speaks: str) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trustme
 
-from multiraft.config import TlsConfig
+from multiraft import TlsConfig
 
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
 
