@@ -194,7 +194,7 @@ class HostConfig:
     drain_s: float = attrs.field(default=10.0, validator=_at_least(0))
     """How long closing waits for pending work. Default: 10 s."""
     tls: TlsConfig | None = attrs.field(default=None, validator=attrs.validators.optional(_kind(TlsConfig)))
-    """Mutual TLS between hosts. Default: cleartext."""
+    """Mutual TLS between hosts. Default: cleartext, for networks that may be trusted."""
 
     def __attrs_post_init__(self) -> None:
         if self.heartbeat_ticks >= self.election_ticks:

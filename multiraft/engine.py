@@ -40,6 +40,7 @@ from multiraft.storage.store import Store, StoreStatistics, open_store
 from multiraft.transport.bounds import Bounds
 from multiraft.transport.http import HttpTransport, open_transport
 from multiraft.transport.link import LinkStatistics
+from multiraft.transport.tls import load_tls, own_fault
 from multiraft.types import GroupId, Member, MemberId
 from multiraft.workers import ThreadExecutor
 
@@ -323,7 +324,7 @@ async def open_host(
         files: The operating system's files, for tests that hold or fail them. Default: `OsFiles()`.
 
     Raises:
-        ConfigError: A field's value cannot be used.
+        ConfigError: A field's value, or a file of `tls`, cannot be used.
         AddressInUse: `listen` cannot be bound.
         DataDirInUse: Another open host has the data folder.
         ClusterMismatch: The data folder belongs to another cluster.
@@ -331,8 +332,6 @@ async def open_host(
     """
     if not isinstance(config, HostConfig):
         raise ConfigError("config", f"{config!r} is not a HostConfig")
-    if config.tls is not None:
-        raise ConfigError("tls", "links under TLS cannot be set up yet")  # rather than in cleartext
     if not callable(machines):
         raise ConfigError("machines", f"{machines!r} cannot be called with a group id")
     default_to_stdlib()
@@ -352,6 +351,8 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
     receiver = _Receiver()
     runner = _Runner(receiver)
     source = random.Random(random.SystemRandom().getrandbits(64))
+    # First of all: wrong files leave no trace in the data folder.
+    tls = None if config.tls is None else await trio.to_thread.run_sync(load_tls, config.tls)
 
     def log_failed(error: MultiraftError) -> None:
         scheduler = receiver.scheduler
@@ -390,8 +391,13 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
             receiver=receiver,
             random=source.randrange,
             bounds=_bounds(config),
+            tls=tls,
         )
     )
+    fault = None if tls is None else own_fault(tls, transport.address.rpartition(":")[0])
+    if fault is not None:
+        # It may be others that are to change, as in the middle of a change of authorities.
+        log.error("this host's own certificate will not do", address=transport.address, reason=fault)
     executors: list[Executor] = []
     for name in ("multiraft-apply", "multiraft-snapshots"):
         executor = ThreadExecutor(name, deliver)

@@ -36,6 +36,8 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers.request import TrioBody, TrioRequest
 
+from multiraft.transport.entrance import Entrance, Stream
+
 logger = structlog.get_logger(__name__)
 
 STREAM_WINDOW_BYTES: Final = 4 << 20
@@ -183,6 +185,7 @@ class HttpServer:
     Args:
         max_connections: Further ones are closed at once.
         ssl_context: None: cleartext HTTP/2 (and HTTP/1.1).
+        handshake_timeout_s: For a connection's first bytes, and TLS. Default: 5 s.
     """
 
     def __init__(
@@ -192,6 +195,7 @@ class HttpServer:
         *,
         max_connections: int,
         ssl_context: ssl.SSLContext | None = None,
+        handshake_timeout_s: float = 5.0,
     ) -> None:
         self._config = Config()
         self._config.logger_class = cast("Any", ErrorLog)
@@ -201,22 +205,18 @@ class HttpServer:
         self._context = WorkerContext(None)
         self._listeners = listeners
         self._max_connections = max_connections
-        self._ssl_context = ssl_context
+        self._entrance = Entrance(ssl_context, handshake_timeout_s)
         self.connections = 0
         """Open now."""
         self._idle = trio.Event()
 
     async def serve(self) -> None:
         """Accept and serve. Cancelling it closes every connection at once."""
-        if self._ssl_context is None:
-            await trio.serve_listeners(self._serve_one, self._listeners)
-        else:
-            context = self._ssl_context
-            secure = [trio.SSLListener(each, context, https_compatible=True) for each in self._listeners]
-            await trio.serve_listeners(self._serve_one, secure)
+        await trio.serve_listeners(self._serve_one, self._listeners)
 
     async def let_go(self) -> None:
         """Tell connections without requests to close, and take no further requests."""
+        self._entrance.close()
         await self._context.terminated.set()
 
     async def wait_idle(self) -> None:
@@ -225,21 +225,14 @@ class HttpServer:
             self._idle = trio.Event()
             await self._idle.wait()
 
-    async def _serve_one(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
+    async def _serve_one(self, raw: trio.SocketStream) -> None:
         try:
             if self.connections < self._max_connections:
                 self.connections += 1
                 try:
-                    server = TCPServer(
-                        self._app,
-                        self._config,
-                        self._context,
-                        ConnectionState({}),
-                        # hypercorn tells the two apart by what they can do
-                        cast("trio.SSLStream[trio.SocketStream]", stream),
-                    )
-                    _connection.set(server)
-                    await server
+                    stream = await self._entrance.admit(raw)
+                    if stream is not None:
+                        await self._talk(stream)
                 finally:
                     self.connections -= 1
                     if not self.connections:
@@ -249,7 +242,14 @@ class HttpServer:
         except* Exception as errors:
             logger.info("connection ended by an error", error=_first(errors))
         finally:
-            await trio.aclose_forcefully(stream)
+            await trio.aclose_forcefully(raw)
+
+    async def _talk(self, stream: Stream) -> None:
+        # hypercorn tells the two kinds apart by what they can do
+        secure = cast("trio.SSLStream[trio.SocketStream]", stream)
+        server = TCPServer(self._app, self._config, self._context, ConnectionState({}), secure)
+        _connection.set(server)
+        await server
 
 
 def open_window() -> None:

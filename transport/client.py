@@ -27,6 +27,7 @@ from multiraft.transport import handshake
 from multiraft.transport.bounds import Bounds
 from multiraft.transport.frames import FrameSplitter, WireError
 from multiraft.transport.handshake import Accepted, Ended, StreamOpen
+from multiraft.transport.tls import ONLY_TLS, why_refused
 
 logger = structlog.get_logger(__name__)
 
@@ -177,12 +178,12 @@ class ClientSession:
                 on_open(self._accepted.hello)
         limit_s = self._dialer.bounds.handshake_timeout_s
         if self._ended is None:  # only the deadline cancels without a reason
-            return Ended(await self._who_is_there(f"{self._address} gave no answer in {limit_s:g} s"))
+            return await self._who_is_there(f"{self._address} gave no answer in {limit_s:g} s")
         if self._broke and self._accepted is None:
-            return Ended(await self._who_is_there(self._ended.reason))
+            return await self._who_is_there(self._ended.reason)
         return self._ended
 
-    async def _who_is_there(self, nothing: str) -> str:
+    async def _who_is_there(self, nothing: str) -> Ended:
         """Put a name to what gave no answer to HTTP/2, or else say `nothing`.
 
         Other programs answer its preface with bytes that parse as the head of a frame of
@@ -190,15 +191,17 @@ class ClientSession:
         """
         limit_s = self._dialer.bounds.handshake_timeout_s
         if self._accepted is not None or self._dialer.ssl_context is not None:
-            return nothing
+            return Ended(nothing)
         answer = b""
         with trio.move_on_after(min(limit_s, PROBE_S)):
             answer = await _ask_in_http_1(self._address)
+        if _wants_tls(answer):
+            return Ended(f"{self._address}: {ONLY_TLS}", retry=False)
         if answer.startswith(b"HTTP/1."):
-            return self._not_ours(_summary_of_http_1(answer))
+            return Ended(self._not_ours(_summary_of_http_1(answer)))
         if answer:
-            return self._not_ours(f"it says {answer[:20]!r}")
-        return nothing
+            return Ended(self._not_ours(f"it says {answer[:20]!r}"))
+        return Ended(nothing)
 
     # --- the answer ---------------------------------------------------------------------------
 
@@ -228,7 +231,11 @@ class ClientSession:
         except WireError as error:
             self.end(f"{self._address} sent what is no event: {error}", retry=False)
         except NETWORK_ERRORS as error:
-            self.end(self._explain(error))
+            refusal = why_refused(error) if self._accepted is None else None
+            if refusal is None:
+                self.end(self._explain(error))
+            else:
+                self.end(f"{self._address}: {refusal}", retry=False)
         except Exception as error:
             self.end(self._surprised(error))
 
@@ -321,6 +328,12 @@ async def _ask_in_http_1(address: str) -> bytes:
             return bytes(await stream.receive_some(4096))
     except (OSError, trio.BrokenResourceError):
         return b""
+
+
+def _wants_tls(answer: bytes) -> bool:
+    """Whether this is what a port of TLS answers to HTTP: a 400 that says so, or an alert."""
+    is_refusal = answer.startswith(b"HTTP/1.") and answer[8:12] == b" 400"
+    return answer.startswith(b"\x15\x03") or (is_refusal and b"https" in answer.lower())
 
 
 def _summary_of_http_1(answer: bytes) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -22,21 +21,11 @@ from multiraft.transport.client import SOCKET_OPTIONS, Dialer
 from multiraft.transport.link import Link, LinkStatistics
 from multiraft.transport.server import Server
 from multiraft.transport.snapshots import SnapshotReceiver, SnapshotSender
+from multiraft.transport.tls import Tls
 
 logger = structlog.get_logger(__name__)
 
 BACKLOG = 1024
-
-
-@attrs.frozen
-class Tls:
-    """Contexts of both directions; mutual TLS is what they are set up for.
-
-    The server's needs ALPN `h2`; the client's is given it by httpx.
-    """
-
-    client: ssl.SSLContext
-    server: ssl.SSLContext
 
 
 class HttpTransport:
@@ -144,6 +133,7 @@ async def open_transport(
         listen: `host:port`, with or without a scheme; port 0 picks one.
         hello: Who this host is. Its `address` is replaced by what is really advertised.
         advertise: What other hosts dial. Default: `listen`. Its port 0 means the real port.
+        tls: Default: cleartext.
 
     Raises:
         AddressInUse: The address cannot be bound.
@@ -173,6 +163,7 @@ async def open_transport(
                 listeners,
                 max_connections=bounds.max_connections,
                 ssl_context=tls.server if tls is not None else None,
+                handshake_timeout_s=bounds.handshake_timeout_s,
             )
             transport = HttpTransport(dialer, server, http, receiver, random, nursery)
             nursery.start_soon(http.serve)

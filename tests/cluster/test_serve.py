@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 
 from multiraft.cli.ports import free_ports
+from multiraft.transport.tls import load_tls
 from tests.cli.helpers import ROOT, assert_one_clear_line, command_line, multiraft
+from tests.transport.certificates import make_files
 
 
 @pytest.mark.slow
@@ -78,3 +82,31 @@ def test_other_division_of_keys_is_refused(tmp_path: Path) -> None:
         process.wait()
     path.write_text(common + "[kv]\ngroups = 3\n")
     assert_one_clear_line(multiraft("serve", "--config", path), "divides its keys", status=2)
+
+
+@pytest.mark.slow
+def test_a_tls_table_is_for_the_port_between_hosts(tmp_path: Path) -> None:
+    """The store's own port stays plain HTTP. Files that cannot be used: one clear line, wrong usage."""
+    listen, http = free_ports(2)
+    files = make_files(tmp_path / "tls", trustme.CA())
+    path = tmp_path / "host.toml"
+    common = (
+        f'listen = "https://127.0.0.1:{listen}"\nhttp = "127.0.0.1:{http}"\n'
+        f'data_dir = "{tmp_path / "data"}"\ntick_interval_s = 0.01\n'
+    )
+    path.write_text(
+        f'{common}[kv]\ngroups = 2\n[tls]\ncert = "{files.cert}"\nkey = "{files.key}"\nca = "{files.ca}"\n'
+    )
+    process = subprocess.Popen(command_line("serve", "--config", path), stderr=subprocess.DEVNULL, cwd=ROOT)
+    try:
+        assert _ask_until_ready(f"http://127.0.0.1:{http}/kv/key").status_code == 404
+        plain = socket.create_connection(("127.0.0.1", listen), timeout=10)
+        with load_tls(files).client.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
+            assert secure.selected_alpn_protocol() == "h2"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+    path.write_text(f'{common}[tls]\ncert = "{files.cert}"\nkey = "{files.cert}"\nca = "{files.ca}"\n')
+    assert_one_clear_line(multiraft("serve", "--config", path), "tls.key", status=2)

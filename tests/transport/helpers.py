@@ -13,7 +13,8 @@ from multiraft.errors import MultiraftError, SnapshotInvalid
 from multiraft.interfaces import Receiver, SnapshotFile, SnapshotOffer, SnapshotSink
 from multiraft.messages import ConfState, Envelope, Hello, Lane, Message, MessageType, Run, Snapshot
 from multiraft.transport.bounds import Bounds
-from multiraft.transport.http import HttpTransport, Tls, open_transport
+from multiraft.transport.http import HttpTransport, open_transport
+from multiraft.transport.tls import Tls
 
 LIVENESS, BULK = Lane.LIVENESS, Lane.BULK
 
