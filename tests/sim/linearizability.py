@@ -21,6 +21,7 @@ looks at and gives up above a bound. This file knows neither simulator nor netwo
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from enum import Enum, auto
 from typing import Final, Protocol
@@ -345,9 +346,9 @@ class _Search:
         """Keep the configurations in which it took effect, and those that lead there."""
         bit = self._bits.pop(place)
         found, seen = _Configurations(), _Configurations()
-        waiting = list(self._configurations)
+        waiting = deque(self._configurations)
         while waiting:
-            state, effects = waiting.pop()
+            state, effects = waiting.popleft()  # those first that used fewest: they cover others
             self._looked_at += 1
             if self._looked_at > self._states_max:
                 raise _GaveUp

@@ -78,6 +78,29 @@ GOOD: dict[str, list[Operation]] = {
         put(6, 7, 4),
     ],
     "the same value twice": [unknown(put(0, 1, 1)), unknown(put(0, 1, 1)), put(2, 3, 2), get(4, 5, 1)],
+    "the same value twice, seen twice": [
+        unknown(put(0, 1, 1)),
+        unknown(put(0, 1, 1)),
+        get(2, 3, 1),
+        put(4, 5, 2),
+        get(6, 7, 1),
+    ],
+    "either unknown write explains the first read, one of them the second": [
+        unknown(put(0, 1, 1)),
+        unknown(swap(0, 1, 0, 1, True)),
+        put(2, 3, 0),
+        get(4, 5, 1),
+        put(6, 7, 5),
+        get(8, 9, 1),
+    ],
+    "likewise, called in the other order": [
+        unknown(swap(0, 1, 0, 1, True)),
+        unknown(put(0.5, 1, 1)),
+        put(2, 3, 0),
+        get(4, 5, 1),
+        put(6, 7, 5),
+        get(8, 9, 1),
+    ],
     # Herlihy and Wing 1990, figure 1, with a register in the place of the queue.
     "two writers, readers agree": [put(0, 5, 1), put(1, 6, 2), get(7, 8, 1), get(9, 10, 1)],
 }
@@ -94,6 +117,15 @@ BAD: dict[str, list[Operation]] = {
         put(4, 5, 2),
         get(6, 7, 2),
         get(8, 9, 1),
+    ],
+    "twice unknown, seen three times": [
+        unknown(put(0, 1, 1)),
+        unknown(put(0, 1, 1)),
+        get(2, 3, 1),
+        put(4, 5, 2),
+        get(6, 7, 1),
+        put(8, 9, 3),
+        get(10, 11, 1),
     ],
     "seen before it was written": [get(0, 1, 1), put(2, 3, 1)],
     "unknown, seen before it was called": [get(0, 1, 1), unknown(put(2, 3, 1))],
@@ -203,6 +235,20 @@ def test_many_unknown_writes_cost_little() -> None:
     verdict = check(history)
     assert verdict.answer is Answer.LINEARIZABLE
     assert verdict.looked_at < 60_000
+
+
+def test_unknown_writes_that_are_seen_much_later_cost_little() -> None:
+    """Which of them took effect before is of no account; there would be a million combinations."""
+    history = [unknown(put(0, 1, -n)) for n in range(1, 21)]
+    for n in range(1, 21):
+        history += [
+            put(10 * n, 10 * n + 1, n),
+            get(10 * n + 2, 10 * n + 3, n),
+            get(10 * n + 4, 10 * n + 5, -n),
+        ]
+    verdict = check(history, states_max=20_000)
+    assert verdict.answer is Answer.LINEARIZABLE
+    assert check([*history, get(900, 901, -1)], states_max=20_000).answer is Answer.VIOLATED
 
 
 # --- random histories ----------------------------------------------------------------------------
