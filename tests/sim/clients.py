@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from multiraft.errors import NoLeader, NotLeader, OutcomeUnknown, ProposalDropped
 from multiraft.group import Group
 from multiraft.types import GroupId, Index
+from tests.sim.linearizability import Kind
 from tests.sim.machines import ID_BYTES, State
+from tests.sim.recorder import Recorder
 from tests.sim.world import Violation, between
 
 if TYPE_CHECKING:
@@ -24,20 +26,24 @@ OUTSTANDING_MAX = 300
 class Call:
     """A waiter. Exactly one of `resolve` and `fail` is called, once, unless the host dies."""
 
+    kind: Kind
+
     def __init__(self, clients: Clients, host: SimHost, group: GroupId, name: bytes) -> None:
         self.clients = clients
         self.host = host
         self.group = group
         self.name = name
-        self.asked_at = clients.world.now
+        self.record = clients.recorder.called(group, self.kind, name, host.name, clients.world.now)
 
-    def _end(self, outcome: str) -> None:
-        self.clients.ended(self, outcome)
+    def _end(self, outcome: str, answer: State | Index | None = None) -> None:
+        self.clients.ended(self, outcome, answer)
 
 
 class Proposal(Call):
+    kind = Kind.APPEND
+
     def resolve(self, value: object) -> None:
-        self._end("done")
+        self._end("done", value[0] if isinstance(value, tuple) else None)
         self.clients.cluster.invariants.done(self.group, self.name, value)
 
     def fail(self, error: Exception) -> None:
@@ -53,6 +59,8 @@ class Proposal(Call):
 class Read(Call):
     """A barrier, then a query: what `Group.query` does."""
 
+    kind = Kind.LIST
+
     def __init__(self, clients: Clients, host: SimHost, group: Group, name: bytes) -> None:
         super().__init__(clients, host, group.id, name)
         self._group = group
@@ -66,8 +74,8 @@ class Read(Call):
             assert scheduler is not None, "barriers die with their host"
             scheduler.run_query(self._group, None, self)
             return
-        self._end("read")
         assert isinstance(value, State)
+        self._end("read", value)
         self.clients.cluster.invariants.answered(self.group, self.floor, value)
 
     def fail(self, error: Exception) -> None:
@@ -83,6 +91,7 @@ class Clients:
         self.cluster = cluster
         self.world = cluster.world
         self.outcomes: Counter[str] = Counter()
+        self.recorder = Recorder()
         self.pending: dict[bytes, Call] = {}
         self.busy = True
         self._random = self.world.random("clients")
@@ -133,10 +142,11 @@ class Clients:
         for call in [call for call in self.pending.values() if call.host is host]:
             self.ended(call, "lost")
 
-    def ended(self, call: Call, outcome: str) -> None:
+    def ended(self, call: Call, outcome: str, answer: State | Index | None = None) -> None:
         if self.pending.pop(call.name, None) is None:
             raise Violation(f"call {call.name.hex()} ended twice")
         self.outcomes[outcome] += 1
+        self.recorder.ended(call.record, outcome, self.world.now, answer)
         self.world.log(call.host.name, f"call {call.name.hex()} {outcome}")
 
     def _begin(self, call: Call, what: str) -> None:

@@ -104,6 +104,9 @@ class Cluster:
         self._require("every group has one leader that all follow", bound, self._led)
         self._require("a new proposal is applied everywhere", bound, self._Marks(self).applied)
         self._require("all state machines are equal", bound, self._equal)
+        for group in self.group_ids:
+            last = self.hosts[0].machines[group].state
+            self.clients.recorder.check(group, self.invariants.groups[group], last)
         return self._outcome()
 
     def _run(self, seconds: float, stop: Callable[[], bool] | None = None) -> bool:

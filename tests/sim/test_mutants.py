@@ -8,11 +8,19 @@ import attrs
 import pytest
 
 from tests.sim.cluster import Outcome, SimulationFailed, simulate
-from tests.sim.mutants import FOCUS, MUTANTS
+from tests.sim.invariants import Invariants
+from tests.sim.mutants import FOCUS, MUTANTS, replaced
 from tests.sim.plan import draw_plan
 from tests.sim.world import Violation
 
 SEEDS_MAX = 100
+
+STALE_READS = (
+    "reads_need_no_quorum",
+    "reads_do_not_wait_for_the_term",
+    "lease_outlives_a_pause",
+    "reads_do_not_wait_for_apply",
+)
 
 
 def run(name: str, seed: int) -> Outcome:
@@ -38,6 +46,22 @@ def test_a_planted_bug_is_caught(name: str) -> None:
     caught = next((seed for seed in range(SEEDS_MAX) if breaks_a_rule(name, seed)), None)
     assert caught is not None
     run(name, caught)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STALE_READS)
+def test_a_stale_read_is_caught_from_the_calls_alone(name: str) -> None:
+    """The recorded history gives it away, without the rule that looks at indexes."""
+
+    def found(seed: int) -> bool:
+        try:
+            with MUTANTS[name](), replaced(Invariants, "answered", lambda *_: None):
+                run(name, seed)
+        except SimulationFailed as failure:
+            return "not linearizable: nothing explains read" in str(failure.error)
+        return False
+
+    assert any(found(seed) for seed in range(SEEDS_MAX))
 
 
 def test_mutants_leave_nothing_behind() -> None:
