@@ -38,7 +38,6 @@ from multiraft.storage.format import (
     pack_point,
 )
 from multiraft.storage.group import StoredGroup
-from multiraft.storage.recovery import TornTail
 from multiraft.storage.salvage import Damage, DamagedGroup, Salvage, salvage
 from multiraft.storage.segment import NEW_SUFFIX, segment_name, sequence_of
 from multiraft.storage.wal import random_nonce
@@ -57,14 +56,12 @@ class Repair:
 
     Attributes:
         damages: What cannot be read, in the order of the log; empty: the log is whole.
-        torn: The tail that is cut as well: it was never acknowledged.
         whole: Groups that are provably complete. They run on.
         damaged: Groups that may have lost something. They are kept, and open stopped.
         backup: Folder with the segments as they were; None: nothing was changed.
     """
 
     damages: tuple[Damage, ...]
-    torn: TornTail | None
     whole: tuple[int, ...]
     damaged: tuple[DamagedGroup, ...]
     backup: str | None = None
@@ -116,7 +113,7 @@ def repair_log(files: Files, folder: str, random: Random) -> Repair:
 
 def _report(found: Salvage, backup: str | None) -> Repair:
     damages, damaged = tuple(found.damages), tuple(found.damaged)
-    return Repair(damages, found.torn, tuple(sorted(found.whole)), damaged, backup)
+    return Repair(damages, tuple(sorted(found.whole)), damaged, backup)
 
 
 def _close(found: Salvage) -> None:

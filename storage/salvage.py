@@ -10,6 +10,10 @@ its hard state, its snapshot point, every entry from the compaction point on, an
 ends. The end is said by an ENTRIES, SNAPSHOT or CREATE record; RELOCATED ones and COMPACT only say
 something about entries that exist. A group whose removal stands there is gone for good.
 
+*The end of the log* has to be vouched for by a marker, as every log at rest has one. In a log that is
+known to be damaged nobody can tell a torn tail, or a stop under load, from acknowledged batches that
+are gone with all that spoke of them. Without a marker the end counts as damage too, and no group is whole.
+
 *Every other group* that is named anywhere is **damaged**: it may have lost entries, its vote or its
 term. Of it is kept what stood before the first damage, where nothing is missing either: its log as of
 that moment, without a gap, or a prefix of it if the rest had been copied to where the damage is. Entries
@@ -49,7 +53,7 @@ from multiraft.storage.format import (
     unpack_entries,
 )
 from multiraft.storage.group import StoredGroup
-from multiraft.storage.recovery import TornTail, needed, segments_in
+from multiraft.storage.recovery import needed, segments_in
 from multiraft.storage.replay import Replay, records_of
 from multiraft.storage.segment import Batch, Scan, Segment, claims, headers_from, segment_name
 from multiraft.storage.shelf import Shelf
@@ -153,7 +157,6 @@ class Salvage:
     """The log, sorted."""
 
     damages: list[Damage]
-    torn: TornTail | None
     prefix: Side
     suffix: Side
     whole: list[int]
@@ -192,6 +195,10 @@ def salvage(files: Files, folder: str) -> Salvage:
         else:
             _note(found.batch, named, ranges)
     front = _front(reader, prefix, max(start, *reader.starts, 1), whole=not damages)
+    if reader.open_end is not None and (damages or front is not None):
+        damages.append(reader.open_end)
+        suffix.shelf.close()
+        suffix = Side(files, folder)
     if front is not None:
         damages.insert(0, front)
         for group in set(prefix.groups):
@@ -200,7 +207,7 @@ def salvage(files: Files, folder: str) -> Salvage:
                 del prefix.groups[group]
     whole = [group for group in suffix.groups if suffix.is_whole(group)]
     rest = (named | prefix.groups.keys()) - set(whole) - suffix.removed - {UNKNOWN_GROUPS}
-    result = Salvage(damages, reader.torn, prefix, suffix, whole, [], reader.sequences)
+    result = Salvage(damages, prefix, suffix, whole, [], reader.sequences)
     if damages:
         result.damaged = [_damaged(result, group, ranges.get(group, [])) for group in sorted(rest)]
     return result
@@ -253,8 +260,8 @@ class _Reader:
         self.sequences = list(self._found)
         self.needed = needed(self._found)
         self.starts = [h.start for h in self._found.values() if isinstance(h, SegmentHeader)] or [0]
-        self.torn: TornTail | None = None
-        """Set after `pieces` came to its end."""
+        self.open_end: Damage | None = None
+        """After `pieces` came to its end: where the log stops without a marker."""
 
     def pieces(self) -> Iterator[Piece | Damage]:
         before: int | None = None
@@ -293,8 +300,9 @@ class _Reader:
             if successor is None:
                 found = claims(file, header, end.offset)
                 if found.durable <= end.offset:
-                    if header.sequence == self.sequences[-1] and end.reason and found.extent > end.offset:
-                        self.torn = TornTail(name, end.offset, found.extent - end.offset)
+                    if header.sequence == self.sequences[-1] and end.reason:
+                        reason = "nothing says that the log ended here"
+                        self.open_end = Damage(name, end.offset, found.extent - end.offset, reason)
                     return
                 stop = max(found.durable, found.extent)
             until = stop if again is None else again[0]

@@ -46,8 +46,6 @@ def _print(data_dir: str, done: Repair) -> None:
         print(f"{damage} ({damage.bytes} bytes cannot be read)")
         for seen in damage.seen:
             print(f"  entries in it: group {seen.group}, {seen.first} to {seen.last}")
-    if done.torn is not None:
-        print(f"{done.torn.segment}: byte {done.torn.offset}: torn tail of {done.torn.bytes} bytes, is cut")
     columns = ("group", "commit", "entries kept", "entries dropped that can be read")
     print_table("damaged groups", columns, map(_row, done.damaged))
     print(f"{len(done.whole)} groups are whole, {len(done.damaged)} may have lost something")

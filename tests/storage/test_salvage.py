@@ -167,8 +167,8 @@ def test_nothing_of_a_group_declared_whole_is_lost_or_changed(seed: int, damager
         assert observed(again.groups()) == state
         assert {g for g, log in again.groups().items() if log.damage} >= {UNKNOWN_GROUPS}
     assert marked
-    assert kept or damager is lose
-    assert running
+    assert kept or damager in (lose, cut)
+    assert running or damager in (wipe, cut)
 
 
 @pytest.mark.slow
@@ -257,7 +257,7 @@ def test_entries_that_can_be_read_in_a_damaged_batch_are_named() -> None:
     assert damage.seen == ((1, 1, 2),)
 
 
-def test_what_is_only_written_and_not_synced_behind_the_damage_is_cut_as_well() -> None:
+def test_without_a_marker_no_group_of_a_damaged_log_is_whole() -> None:
     files = MemoryFiles()
     store, writer = held_store(files, on_failure=lambda _: None)
     write(store, lambda b: b.create(1, b"meta", HardState(), point(0)))
@@ -273,10 +273,10 @@ def test_what_is_only_written_and_not_synced_behind_the_damage_is_cut_as_well() 
     files.damage(path, offset + 60, b"\xee" * 20)
     files.damage(path, 64 + 40, b"\xee")
     done = repaired(files)
-    assert [(d.segment, d.offset) for d in done.damages] == [(segment_name(1), 64)]
-    assert done.torn is not None
-    assert done.torn.offset == offset
-    assert reopen(files).groups()[2].last_index() == 0
+    assert [d.offset for d in done.damages] == [64, offset]
+    assert done.damages[1].bytes > 0
+    assert done.whole == ()
+    assert reopen(files).groups()[2].damage
 
 
 def test_a_file_that_bears_the_last_possible_number_is_not_repaired_around() -> None:
