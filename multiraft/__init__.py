@@ -38,4 +38,5 @@ from multiraft.interfaces import StateMachine as StateMachine
 from multiraft.types import Entry as Entry
 from multiraft.types import Member as Member
 from multiraft.types import ReadMode as ReadMode
+from multiraft.types import RecoveryMode as RecoveryMode
 from multiraft.types import Role as Role

@@ -6,16 +6,26 @@ from collections.abc import Callable, Iterable, Mapping
 
 from multiraft.config import HostConfig
 from multiraft.environment import Environment
-from multiraft.errors import GroupExists, GroupNotFound, MultiraftError, StateMachineFailed, StorageFailed
+from multiraft.errors import (
+    GroupExists,
+    GroupFailed,
+    GroupNotFound,
+    MultiraftError,
+    StateMachineFailed,
+    StorageFailed,
+)
 from multiraft.group import Group, GroupHost, ServedLog
-from multiraft.interfaces import Executor, GroupLog, StateMachine, WriteBatch
-from multiraft.membership import GroupMeta, Membership
+from multiraft.interfaces import UNKNOWN_GROUPS, Executor, GroupLog, StateMachine, WriteBatch
+from multiraft.membership import MEMBER_ID_MAX, GroupMeta, Membership
 from multiraft.messages import HardState, Snapshot
 from multiraft.post import Post
 from multiraft.proposals import Waiter
 from multiraft.raft.core import CoreConfig, Raft
 from multiraft.snapshots import INITIAL_INDEX, restore_machine
 from multiraft.types import GroupId, Index, Role
+
+_MEMBER_UNKNOWN = MEMBER_ID_MAX
+"""Shown as the member id of a group of which the log kept nothing but its own id."""
 
 
 class Catalog:
@@ -52,7 +62,12 @@ class Catalog:
         """
         logs = self._env.store.groups()
         for count, log in enumerate(logs.values(), 1):
+            if log.group == UNKNOWN_GROUPS:
+                continue
             machine = self._machine(log.group)
+            if log.damage:
+                self._open_damaged(log, machine)
+                continue
             trouble: MultiraftError | None = None
             file, stands = None, log.snapshot_point.index
             try:
@@ -213,6 +228,42 @@ class Catalog:
                 discarded(None, error)
             else:
                 discarded(None, None)
+
+    def check_may_be_new(self, group_ids: Iterable[GroupId]) -> None:
+        """Raises: GroupFailed when a group of a given id may have been here, unknown to the log.
+
+        Made anew with the member id it had, it could vote twice in one term and would lack what
+        it acknowledged. A member id that nobody used yet is safe, so that is not asked for here.
+        """
+        lost = self._env.store.groups().get(UNKNOWN_GROUPS)
+        unknown = next((group_id for group_id in group_ids if group_id not in self._groups), None)
+        if lost is not None and unknown is not None:
+            raise GroupFailed(
+                f"group {unknown} may have been on this host before its log was damaged ({lost.damage}), "
+                "and must not start anew under its old member id: make it on a host with an empty data "
+                "folder, under new member ids"
+            )
+
+    def _open_damaged(self, log: GroupLog, machine: StateMachine) -> None:
+        """Show a group that must not take part: it may have lost its vote, or what it acknowledged.
+
+        It is never connected, and `failed` from the start, so nothing reaches its core.
+        """
+        meta = GroupMeta.decode(log.meta) if log.meta else GroupMeta(_MEMBER_UNKNOWN)
+        point = log.snapshot_point
+        membership = Membership.decode(point.data) if point.data else Membership({})
+        applied = min(point.index, log.last_index())
+        core = CoreConfig(id=meta.member_id, applied=applied, restarted=True)
+        raft = Raft(core, ServedLog(log, applied), self._env.random)
+        group = Group(self._host, log.group, meta, membership, raft, log, machine)
+        group.stop(
+            GroupFailed(
+                f"group {log.group} is stopped on this host: {log.damage}. Remove the group here, remove "
+                "this member from it, and bring it back under a new member id; or restore this host from "
+                "its peers"
+            )
+        )
+        self._groups[group.id] = group
 
     def _open(self, log: GroupLog, machine: StateMachine, stands: Index, *, restarted: bool = False) -> Group:
         meta = GroupMeta.decode(log.meta)

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from multiraft.errors import ConfigError
-from multiraft.types import ReadMode
+from multiraft.types import ReadMode, RecoveryMode
 
 MIB = 1 << 20
 
@@ -112,6 +112,16 @@ def _read_mode(value: Any) -> Any:
     return value
 
 
+def _recovery_mode(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return RecoveryMode(value)
+        except ValueError:
+            known = ", ".join(repr(mode.value) for mode in RecoveryMode)
+            raise ConfigError("recovery", f"{value!r} is none of {known}") from None
+    return value
+
+
 @attrs.frozen(kw_only=True)
 class TlsConfig:
     """Paths of PEM files for mutual TLS between hosts."""
@@ -189,6 +199,10 @@ class HostConfig:
     """Size of the whole log above which stragglers are rewritten. Default: 1 GiB."""
     cache_bytes: int = attrs.field(default=64 * MIB, validator=_at_least(0))
     """Recent entries kept in memory, all groups together. Default: 64 MiB."""
+    recovery: RecoveryMode = attrs.field(
+        default=RecoveryMode.TORN_TAIL, converter=_recovery_mode, validator=_kind(RecoveryMode)
+    )
+    """What to do with a torn or damaged log. Default: TORN_TAIL."""
     max_pass_s: float = attrs.field(default=0.005, validator=_at_least(0.0001, finite=True))
     """Time a scheduler pass may take before it lets others run. Default: 5 ms."""
     drain_s: float = attrs.field(default=10.0, validator=_at_least(0))

@@ -35,6 +35,7 @@ from multiraft.routes import FRAME_BYTES_MAX
 from multiraft.scheduler import Scheduler
 from multiraft.statistics import SchedulerStatistics
 from multiraft.storage.files import OsFiles
+from multiraft.storage.repair import Repair
 from multiraft.storage.snapshots import SnapshotFiles
 from multiraft.storage.store import Store, StoreStatistics, open_store
 from multiraft.transport.bounds import Bounds
@@ -163,12 +164,16 @@ class Host:
             NotMember: This host's address is not in the list.
             MembershipRejected: This host's member in the list was here before and was removed.
             ConfigError: The id, the list or a limit makes no sense.
+            GroupFailed: This host's log was salvaged, and the group may have been in it; only with
+                `members`, for a random member id is a new one.
             StateMachineFailed: `machines` raised; nothing was made.
             StorageFailed, HostClosed: The host cannot take it.
         """
         if members is None:
             own = random.SystemRandom().randrange(1, 1 << 63)
-            members = [Member(own, self.address)]
+            alone = [Member(own, self.address)]
+            wanted = {self._check_group_id(group_id): self._place(group_id, alone, limits)}
+            return (await self._create(wanted))[group_id]
         groups = await self.create_groups({self._check_group_id(group_id): members}, **limits)
         return groups[group_id]
 
@@ -182,6 +187,10 @@ class Host:
             self._check_group_id(group_id): self._place(group_id, members, limits)
             for group_id, members in groups.items()
         }
+        self._scheduler.catalog.check_may_be_new(wanted)
+        return await self._create(wanted)
+
+    async def _create(self, wanted: Mapping[GroupId, tuple[Membership, GroupMeta]]) -> dict[GroupId, Group]:
         made: dict[GroupId, Group] = {}
         ids = list(wanted)
         for start in range(0, len(ids), CREATE_BATCH_GROUPS):
@@ -369,6 +378,7 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
             segment_bytes=config.segment_bytes,
             cache_bytes=config.cache_bytes,
             total_bytes=config.max_log_bytes,
+            recovery=config.recovery,
             random=source.randrange,
             deliver=deliver,
             on_failure=log_failed,
@@ -379,6 +389,8 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
     if torn is not None:
         # Never acknowledged, so nothing is lost by it; but somebody may wonder.
         log.warning("cut a torn tail off the log", **attrs.asdict(torn))
+    if store.repaired is not None:
+        _report_repair(store.repaired)
     identity = await trio.to_thread.run_sync(
         start_identity, files, data_dir, config.cluster_id, random.SystemRandom().randrange
     )
@@ -433,6 +445,17 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
             log.error("group is stopped", group=group.id, reason=str(group.failed))
     departed = await trio.to_thread.run_sync(Departed, files, data_dir)
     return Host(config, scheduler, store, transport, departed)
+
+
+def _report_repair(repaired: Repair) -> None:
+    for damage in repaired.damages:
+        log.error("the log was damaged", segment=damage.segment, offset=damage.offset, reason=damage.reason)
+    log.error(
+        "salvaged the log",
+        groups_whole=len(repaired.whole),
+        groups_damaged=len(repaired.damaged),
+        backup=repaired.backup,
+    )
 
 
 async def _drain(config: HostConfig, scheduler: Scheduler, runner: _Runner) -> None:

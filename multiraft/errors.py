@@ -159,7 +159,11 @@ def _both(kind: type[MultiraftError]) -> type[OutcomeUnknown]:
 
 
 class GroupFailed(MultiraftError):
-    """Raft proved that the group's log here cannot be right; the group is stopped on this host."""
+    """The group's log here cannot be right, or lost something; the group is stopped on this host.
+
+    Also raised when a group is to be made on a host whose log was salvaged: one of the same id may
+    have been here before, and its vote with it.
+    """
 
 
 class TransferFailed(MultiraftError):

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 import attrs
 
 from multiraft.messages import ConfState, Envelope, HardState, Hello, Lane, Run, Snapshot
 from multiraft.types import Entry, GroupId, Index, MemberId, Term
+
+UNKNOWN_GROUPS: Final = 1 << 63
+"""Stands in a log, like a group, for those whose very names may have been lost. Never a group's id."""
 
 T = TypeVar("T")
 
@@ -164,6 +167,10 @@ class GroupLog(LogReader, Protocol):
     def group(self) -> GroupId: ...
     @property
     def meta(self) -> bytes: ...
+    @property
+    def damage(self) -> str:
+        """What the log here lost of the group; empty: nothing. Such a group must not take part."""
+
     @property
     def hard_state(self) -> HardState: ...
     @property

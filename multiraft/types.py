@@ -31,6 +31,18 @@ class ReadMode(enum.Enum):
     LEASE = "lease"
 
 
+class RecoveryMode(enum.Enum):
+    """What a host does when its log ends in a torn tail, or is damaged."""
+
+    STRICT = "strict"
+    """Refuse both."""
+    TORN_TAIL = "torn_tail"
+    """Cut a torn tail, which was never acknowledged; refuse damage."""
+    SALVAGE = "salvage"
+    """Cut a torn tail; of a damaged log go on with the groups that are provably whole, the
+    others stopped."""
+
+
 @attrs.frozen(order=False)
 class Member:
     """One replica of a group.

@@ -19,7 +19,6 @@ from multiraft.storage.format import (
     ENTRIES_HEAD_BYTES,
     HARD_STATE,
     HARD_STATE_BYTES,
-    META,
     RECORD_HEAD_BYTES,
     RELOCATED,
     REMOVE,
@@ -31,6 +30,7 @@ from multiraft.storage.format import (
     pack_entries_head,
     pack_hard_state,
     pack_log_start,
+    pack_meta,
     pack_point,
     pack_record,
 )
@@ -147,8 +147,11 @@ class Batch:
 
     def meta(self, group: int, meta: bytes) -> None:
         self._require(group)
-        self._add(pack_record(META, group, meta))
-        self._change(group, lambda log, segment: log.set_meta(meta, segment))
+        # A mark stays until the group is removed; one that is just being made anew has none.
+        anew = group in self._pending or group in self.overlay
+        damage = "" if anew else self._groups[group].damage
+        self._add(pack_meta(group, meta, damage))
+        self._change(group, lambda log, segment: log.set_meta(meta, segment, damage))
 
     def snapshot(self, group: int, snapshot: Snapshot) -> None:
         self._require(group)

@@ -19,6 +19,12 @@ from multiraft.messages import ConfState, EntryKind, HardState, Run, Snapshot
 
 SEGMENT_MAGIC: Final = b"mraftwal"
 FORMAT_VERSION: Final = 1
+
+
+class UnknownFormat(ValueError):
+    """What is there is whole, but of another version: nobody may take it for damage."""
+
+
 BATCH_BYTES_MAX: Final = 1 << 30
 """Bound of one batch with its header. Offsets and lengths of records then fit 32 bits."""
 
@@ -41,6 +47,7 @@ HARD_STATE_BYTES: Final = HARD_STATE_RECORD.size
 _POINT: Final = struct.Struct("<QQ")
 _CREATE: Final = struct.Struct("<QQQII")
 _START: Final = struct.Struct("<Q")
+_LENGTH: Final = struct.Struct("<I")
 POINT_BYTES: Final = RECORD_HEAD_BYTES + _POINT.size
 
 assert SEGMENT_HEADER_BYTES == 64
@@ -68,6 +75,8 @@ class RecordKind(enum.IntEnum):
     entries are that are in the log already."""
     LOG_START = 9
     """Segments below this one are not needed any more, and may be missing."""
+    DAMAGED = 10
+    """As META, and what the log lost of the group; it must not take part any more."""
 
 
 # Plain ints for the loops that run once per record: looking up an enum member costs 40 ns.
@@ -80,6 +89,7 @@ CREATE: Final = int(RecordKind.CREATE)
 REMOVE: Final = int(RecordKind.REMOVE)
 RELOCATED: Final = int(RecordKind.RELOCATED)
 LOG_START: Final = int(RecordKind.LOG_START)
+DAMAGED: Final = int(RecordKind.DAMAGED)
 
 
 # --- segments --------------------------------------------------------------------------------
@@ -140,7 +150,7 @@ def unpack_segment_header(data: bytes) -> SegmentHeader:
     if crc32(data[: _SEGMENT_FIELDS.size]) != _CRC.unpack_from(data, _SEGMENT_FIELDS.size)[0]:
         raise ValueError("bad segment header")
     if version != FORMAT_VERSION or zero:
-        raise ValueError(f"segment format {version} is not known to this version of multiraft")
+        raise UnknownFormat(f"segment format {version} is not known to this version of multiraft")
     return SegmentHeader(sequence, start, nonce, end, chain)
 
 
@@ -253,6 +263,28 @@ def pack_log_start(sequence: int) -> bytes:
 
 def unpack_log_start(body: bytes) -> int:
     return int(_START.unpack(body)[0])
+
+
+def pack_hard_state_record(group: int, state: HardState) -> bytes:
+    """As the hot path has it written out (batch.py)."""
+    tail = HARD_STATE_BYTES - RECORD_HEAD_BYTES
+    return pack_hard_state(HARD_STATE, 0, 0, tail, group, state.term, state.vote, state.commit)
+
+
+def pack_meta(group: int, meta: bytes, damage: str) -> bytes:
+    """A META record; with `damage`, a DAMAGED one."""
+    if not damage:
+        return pack_record(META, group, meta)
+    reason = damage.encode()
+    return pack_record(DAMAGED, group, _LENGTH.pack(len(reason)) + reason + meta)
+
+
+def unpack_damaged(body: bytes) -> tuple[str, bytes]:
+    """What is damaged, and the meta. Raises: ValueError, struct.error."""
+    split = _LENGTH.size + _LENGTH.unpack_from(body)[0]
+    if split > len(body):
+        raise ValueError("lengths do not add up")
+    return body[_LENGTH.size : split].decode(), body[split:]
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:

@@ -22,6 +22,7 @@ from multiraft.storage.format import (
     POINT_BYTES,
     RECORD_HEAD_BYTES,
     decode_snapshot,
+    pack_meta,
 )
 from multiraft.storage.index import (
     FIRST,
@@ -51,6 +52,7 @@ class StoredGroup:
     __slots__ = (
         "_base",
         "_base_term",
+        "_damage",
         "_hard",
         "_hard_at",
         "_meta",
@@ -67,6 +69,7 @@ class StoredGroup:
         self.group = group
         self._shelf = shelf
         self._meta = b""
+        self._damage = ""
         self._hard = _NOTHING
         self._point = b""
         self._base = 0
@@ -84,6 +87,10 @@ class StoredGroup:
     @property
     def meta(self) -> bytes:
         return self._meta
+
+    @property
+    def damage(self) -> str:
+        return self._damage
 
     @property
     def hard_state(self) -> HardState:
@@ -198,11 +205,11 @@ class StoredGroup:
             rows[at:at] = array("Q", (first, last, term, place, length))
         segment.live += length
 
-    def set_meta(self, meta: bytes, segment: Segment) -> None:
+    def set_meta(self, meta: bytes, segment: Segment, damage: str = "") -> None:
         if self._meta_at is not None:
-            self._meta_at.live -= RECORD_HEAD_BYTES + len(self._meta)
-        self._meta, self._meta_at = meta, segment
-        segment.live += RECORD_HEAD_BYTES + len(meta)
+            self._meta_at.live -= self._meta_bytes()
+        self._meta, self._meta_at, self._damage = meta, segment, damage
+        segment.live += self._meta_bytes()
 
     def set_hard_state(self, state: HardState, segment: Segment) -> None:
         if self._hard_at is not segment:
@@ -246,12 +253,17 @@ class StoredGroup:
         """The group was removed: nothing in any segment is needed for it."""
         self.drop_entries()
         if self._meta_at is not None:
-            self._meta_at.live -= RECORD_HEAD_BYTES + len(self._meta)
+            self._meta_at.live -= self._meta_bytes()
         if self._hard_at is not None:
             self._hard_at.live -= HARD_STATE_BYTES
         if self._point_at is not None:
             self._point_at.live -= POINT_BYTES + len(self._point)
         self._meta_at = self._hard_at = self._point_at = None
+
+    def _meta_bytes(self) -> int:
+        if not self._damage:
+            return RECORD_HEAD_BYTES + len(self._meta)
+        return len(pack_meta(self.group, self._meta, self._damage))
 
     def _cut_from(self, rows: array[int], first: int) -> None:
         self._shelf.release(cut_from(rows, first))

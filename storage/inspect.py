@@ -26,6 +26,7 @@ from multiraft.storage.format import (
     SegmentHeader,
     unpack_entries,
 )
+from multiraft.storage.recovery import needed, segments_in
 from multiraft.storage.replay import Replay, records_of
 from multiraft.storage.segment import (
     Batch,
@@ -33,9 +34,7 @@ from multiraft.storage.segment import (
     Segment,
     claims,
     headers_from,
-    read_header,
     segment_name,
-    sequence_of,
 )
 from multiraft.storage.shelf import Shelf
 from multiraft.storage.store import wal_folder
@@ -85,31 +84,33 @@ def inspect_log(files: Files, data_dir: str) -> Iterator[Item | Problem]:
     if not files.exists(folder):
         return
     replay: Replay | None = Replay(Shelf(files, folder, EntryCache(0)), {})
-    sequences = sorted(s for s in map(sequence_of, files.list(folder)) if s is not None)
+    opened = segments_in(files, folder, files.list(folder))
+    sequences = needed(opened)
     headers = {}
     for sequence in sequences:
-        try:
-            headers[sequence] = _header(files, folder, sequence)
-        except ValueError as error:
-            yield Problem(segment_name(sequence), 0, str(error))
+        header = opened[sequence]
+        if isinstance(header, ValueError):
+            yield Problem(segment_name(sequence), 0, str(header))
+        else:
+            headers[sequence] = header
     start = max([0, *(header.start for header in headers.values())])
     for number, sequence in enumerate(sequences):
         before = sequences[number - 1] + 1 if number else min(start, sequence) or sequence
         for missing in range(before, sequence):
             yield Problem(segment_name(missing), 0, "the segment is missing")
             replay = None
-        header = headers.get(sequence)
-        if header is None:
+        present = headers.get(sequence)
+        if present is None:
             replay = None
             continue
         with closing(files.open(f"{folder}/{segment_name(sequence)}")) as file:
-            walk = _Walk(file, header, headers.get(sequence + 1), sequence == sequences[-1])
+            walk = _Walk(file, present, headers.get(sequence + 1), sequence == sequences[-1])
             for found in walk.items(replay):
                 if isinstance(found, Problem):
                     replay = None
                 yield found
     if replay is not None:
-        yield from _completeness(replay, sequences)
+        yield from _completeness(replay, sequences, start)
 
 
 def verify_log(files: Files, data_dir: str) -> list[Problem]:
@@ -117,17 +118,10 @@ def verify_log(files: Files, data_dir: str) -> list[Problem]:
     return [found for found in inspect_log(files, data_dir) if isinstance(found, Problem)]
 
 
-def _header(files: Files, folder: str, sequence: int) -> SegmentHeader:
-    with closing(files.open(f"{folder}/{segment_name(sequence)}")) as file:
-        header = read_header(file)
-    if header.sequence != sequence:
-        raise ValueError(f"the header is that of segment {header.sequence:x}")
-    return header
-
-
-def _completeness(replay: Replay, sequences: list[int]) -> Iterator[Problem]:
-    if sequences and sequences[0] > max(1, replay.start):
-        yield Problem(segment_name(max(1, replay.start)), 0, "the segment is missing")
+def _completeness(replay: Replay, sequences: list[int], start: int) -> Iterator[Problem]:
+    start = max(1, start, replay.start)
+    if sequences and sequences[0] > start:
+        yield Problem(segment_name(start), 0, "the segment is missing")
     try:
         replay.check()
     except CorruptRecord as error:

@@ -105,17 +105,24 @@ class Recovered:
 
 
 def recover(
-    files: Files, shelf: Shelf, groups: Groups, segment_bytes: int, progress: Progress | None
+    files: Files,
+    shelf: Shelf,
+    groups: Groups,
+    segment_bytes: int,
+    progress: Progress | None,
+    *,
+    strict: bool = False,
 ) -> Recovered:
     """Fill `groups` and `shelf.segments` from the log in `shelf.folder`.
 
-    Raises: CorruptRecord; then nothing on disk was changed.
+    Raises: CorruptRecord, if `strict` for a torn tail as well; then nothing on disk was changed.
     """
     folder = shelf.folder
     names = files.list(folder)
-    sequences = sorted(s for s in map(sequence_of, names) if s is not None)
+    found = segments_in(files, folder, names)
+    sequences = needed(found)
     _refuse_gaps(sequences)
-    headers = _read_headers(files, folder, sequences)
+    headers = _good_headers(found, sequences)
     sizes = [_size(files, f"{folder}/{segment_name(s)}") for s in sequences]
     replay = Replay(shelf, groups)
     tail = _Tail(End(0, 0, 0, ""), Claims(0, 0))
@@ -137,8 +144,14 @@ def recover(
     torn = None
     if headers:
         torn = _torn_tail(segment_name(sequences[-1]), tail)
+        if strict and torn is not None:
+            raise CorruptRecord(
+                torn.segment, torn.offset, f"a torn tail of {torn.bytes} bytes, which TORN_TAIL cuts"
+            )
         _make_durable(files, f"{folder}/{segment_name(sequences[-1])}", tail)
     spares = _clean(files, folder, names, segment_bytes)
+    for sequence in found.keys() - set(sequences):
+        files.remove(f"{folder}/{segment_name(sequence)}")
     report = RecoveryReport(len(headers), done, batches, replay.records, len(groups), torn)
     if not headers:
         return Recovered(report, start, 1, 0, 0, spares)
@@ -177,17 +190,38 @@ def _refuse_gaps(sequences: list[int]) -> None:
             raise CorruptRecord(segment_name(before + 1), 0, "the segment is missing")
 
 
-def _read_headers(files: Files, folder: str, sequences: list[int]) -> list[SegmentHeader]:
-    headers = []
-    for sequence in sequences:
-        name = segment_name(sequence)
-        with closing(files.open(f"{folder}/{name}")) as file:
+def segments_in(files: Files, folder: str, names: list[str]) -> dict[int, SegmentHeader | ValueError]:
+    """The header of every segment, ascending; what is wrong with it where there is none."""
+    found: dict[int, SegmentHeader | ValueError] = {}
+    for sequence in sorted(s for s in map(sequence_of, names) if s is not None):
+        with closing(files.open(f"{folder}/{segment_name(sequence)}")) as file:
             try:
                 header = read_header(file)
             except ValueError as error:
-                raise CorruptRecord(name, 0, str(error)) from None
-        if header.sequence != sequence:
-            raise CorruptRecord(name, 0, f"the header is that of segment {header.sequence:x}")
+                found[sequence] = error
+                continue
+        if header.sequence == sequence:
+            found[sequence] = header
+        else:
+            found[sequence] = ValueError(f"the header is that of segment {header.sequence:x}")
+    return found
+
+
+def needed(found: dict[int, SegmentHeader | ValueError]) -> list[int]:
+    """Sequence numbers, without those below the highest `start`: a crash left these behind.
+
+    What is left is a complete suffix of the log, and all that a repair leaves (salvage.py).
+    """
+    start = max((h.start for h in found.values() if isinstance(h, SegmentHeader)), default=0)
+    return [sequence for sequence in found if sequence >= start]
+
+
+def _good_headers(found: dict[int, SegmentHeader | ValueError], sequences: list[int]) -> list[SegmentHeader]:
+    headers = []
+    for sequence in sequences:
+        header = found[sequence]
+        if isinstance(header, ValueError):
+            raise CorruptRecord(segment_name(sequence), 0, str(header))
         headers.append(header)
     return headers
 

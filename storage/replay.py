@@ -12,6 +12,7 @@ from multiraft.storage.format import (
     BATCH_HEADER_BYTES,
     COMPACT,
     CREATE,
+    DAMAGED,
     ENTRIES,
     ENTRIES_HEAD,
     ENTRIES_HEAD_BYTES,
@@ -27,6 +28,7 @@ from multiraft.storage.format import (
     SNAPSHOT,
     decode_snapshot,
     unpack_create,
+    unpack_damaged,
     unpack_log_start,
     unpack_point,
 )
@@ -116,6 +118,9 @@ class Replay:
     def _state(self, kind: int, log: StoredGroup, body: bytes, segment: Segment) -> None:
         if kind == META:
             log.set_meta(body, segment)
+        elif kind == DAMAGED:
+            damage, meta = unpack_damaged(body)
+            log.set_meta(meta, segment, damage)
         elif kind in (COMPACT, SNAPSHOT):
             base, base_term, point = unpack_point(body)
             decode_snapshot(point)

@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from multiraft.errors import StorageFailed
+from multiraft.errors import CorruptRecord, StorageFailed
 from multiraft.interfaces import Files, GroupLog, Random, WriteBatch
 from multiraft.storage.appender import Appender
 from multiraft.storage.batch import Batch, Groups
@@ -17,12 +17,14 @@ from multiraft.storage.collector import Collection, Collector
 from multiraft.storage.files import storage_error
 from multiraft.storage.format import SegmentHeader
 from multiraft.storage.recovery import Progress, Recovered, RecoveryReport, recover
+from multiraft.storage.repair import Repair, plan_repair, repair_log
 from multiraft.storage.segment import Segment, segment_name
 from multiraft.storage.shelf import Shelf
 from multiraft.storage.wal import Wal, random_nonce
 from multiraft.storage.writer import Deliver, ThreadWriter, WriterFactory
+from multiraft.types import RecoveryMode
 
-__all__ = ["SEGMENT_BYTES_MIN", "Store", "StoreStatistics", "open_store", "wal_folder"]
+__all__ = ["SEGMENT_BYTES_MIN", "Store", "StoreStatistics", "open_store", "repair_store", "wal_folder"]
 
 SEGMENT_BYTES_MIN: Final = 4096
 
@@ -57,6 +59,7 @@ class Store:
 
     Attributes:
         recovery: What was found when the log was opened.
+        repaired: What was done to a damaged log then (SALVAGE); None: it was whole.
     """
 
     def __init__(
@@ -65,9 +68,11 @@ class Store:
         appender: Appender,
         collector: Collector,
         recovery: RecoveryReport,
+        repaired: Repair | None,
         unlock: Callable[[], None],
     ) -> None:
         self.recovery = recovery
+        self.repaired = repaired
         self._wal = wal
         self._appender = appender
         self._collector = collector
@@ -150,6 +155,7 @@ def open_store(
     segment_bytes: int = 64 << 20,
     cache_bytes: int = 64 << 20,
     total_bytes: int = 1 << 30,
+    recovery: RecoveryMode = RecoveryMode.TORN_TAIL,
     progress: Progress | None = None,
 ) -> Store:
     """Open the log in `data_dir`, made if missing, and recover what it holds. Blocks.
@@ -166,6 +172,8 @@ def open_store(
         cache_bytes: Budget of recent entries kept in memory, for all groups. Default: 64 MiB.
         total_bytes: The collector copies live records out of old segments above this, as long
             as less than seven tenths are live. Default: 1 GiB. Minimum: four segments.
+        recovery: STRICT refuses a torn tail, SALVAGE repairs a damaged log first (repair.py).
+            Default: TORN_TAIL.
         progress: Called with bytes read and bytes in all while the log is read.
 
     Raises: DataDirInUse, CorruptRecord (nothing was changed), StorageFailed, StorageFull.
@@ -177,9 +185,17 @@ def open_store(
     try:
         unlock = _lock(files, data_dir)
         try:
-            shelf = Shelf(files, wal_folder(data_dir), EntryCache(cache_bytes))
-            groups: Groups = {}
-            recovered = recover(files, shelf, groups, segment_bytes, progress)
+            shelf, groups = Shelf(files, wal_folder(data_dir), EntryCache(cache_bytes)), Groups()
+            repaired = None
+            strict = recovery is RecoveryMode.STRICT
+            try:
+                recovered = recover(files, shelf, groups, segment_bytes, progress, strict=strict)
+            except CorruptRecord:
+                if recovery is not RecoveryMode.SALVAGE:
+                    raise
+                repaired = repair_log(files, shelf.folder, random)
+                shelf, groups = Shelf(files, shelf.folder, EntryCache(cache_bytes)), Groups()
+                recovered = recover(files, shelf, groups, segment_bytes, progress)
             appender = Appender(files, shelf.folder, segment_bytes)
             try:
                 _start_segment(files, shelf, appender, recovered, segment_bytes, random)
@@ -202,7 +218,24 @@ def open_store(
         on_failure=on_failure,
     )
     collector = Collector(wal, segment_bytes=segment_bytes, total_bytes=total_bytes)
-    return Store(wal, appender, collector, recovered.report, unlock)
+    return Store(wal, appender, collector, recovered.report, repaired, unlock)
+
+
+def repair_store(files: Files, data_dir: str, random: Random, *, dry_run: bool = False) -> Repair:
+    """Repair the log in `data_dir`, or only say what that would change. Blocks.
+
+    Raises: DataDirInUse when its host runs; CorruptRecord, StorageFailed, StorageFull.
+    """
+    try:
+        unlock = files.lock(f"{data_dir}/lock")
+        try:
+            if dry_run:
+                return plan_repair(files, wal_folder(data_dir))
+            return repair_log(files, wal_folder(data_dir), random)
+        finally:
+            unlock()
+    except OSError as error:
+        raise storage_error(error, f"repairing the log in {data_dir}") from error
 
 
 def _lock(files: Files, data_dir: str) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""`multiraft wal`: what a data folder's log holds, and whether it is whole. Changes nothing."""
+"""`multiraft wal`: what a data folder's log holds, and whether it is whole. Only `repair` changes it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from multiraft.cli.admin import json_option
 from multiraft.cli.output import print_facts, print_json, print_table
+from multiraft.cli.repair import repair
 from multiraft.errors import ConfigError
 from multiraft.storage.files import OsFiles
 from multiraft.storage.inspect import SEGMENT_ITEM, TORN_ITEM, Item, Problem, inspect_log
@@ -26,11 +27,14 @@ folder_argument = click.argument("data_dir", metavar="DATA_DIR")
 @click.group("wal", invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> int:
-    """Look into the log of a host that is not running."""
+    """Look into the log of a host that is not running, or repair it."""
     if ctx.invoked_subcommand is not None:
         return 0
     print(ctx.get_help(), file=sys.stderr)
     return 2
+
+
+command.add_command(repair)
 
 
 @command.command("inspect")
