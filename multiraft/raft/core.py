@@ -119,6 +119,25 @@ class Raft(State):
     def conf_state(self) -> ConfState:
         return self.tracker.config.conf_state()
 
+    @property
+    def joint(self) -> bool:
+        """Whether the configuration in force is a joint one."""
+        return self.tracker.config.joint
+
+    @property
+    def settling(self) -> bool:
+        """On a leader: changes of earlier leaders may be unapplied, so nobody knows of any yet."""
+        return self.log.applied < self.pending_conf_index < self.term_start
+
+    @property
+    def changing(self) -> bool:
+        """On a leader that is not `settling`: a change is under way."""
+        return self.pending_conf_index > self.log.applied or self.tracker.config.joint
+
+    def objection(self, change: ConfChange) -> str | None:
+        """On a leader: why `change` would be refused now; None: it would not."""
+        return leader.objection(self, change, self.pending_conf_index)
+
     def commit_to_current_term(self) -> bool:
         """Whether a leader has committed an entry of its own term, so knows all that is committed."""
         return self.role is RaftRole.LEADER and self.log.committed >= self.term_start
