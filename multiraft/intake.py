@@ -96,6 +96,10 @@ class Intake:
             # Nobody to propose to; _tick gives up when it has lasted too long.
             self._wait(group)
             return
+        if not leads and raft.term <= table.dead_term:
+            # It would be refused again, and its tries be over before we hear of the new leader.
+            self._wait(group)
+            return
         table.deadline = None
         if not leads and not self._config.forward_proposals:
             table.expire_queued(NotLeader(group.leader))

@@ -93,6 +93,7 @@ class ProposalTable:
         "_taken_term",
         "_withdrawn",
         "changes",
+        "dead_term",
         "deadline",
         "payloads",
         "waiters",
@@ -110,6 +111,9 @@ class ProposalTable:
         self._withdrawn: set[Waiter] | None = None
         self._taken: dict[MemberId, int] | None = None  # as leader: last sequence per member
         self._taken_term: Term = 0
+        self.dead_term: Term = 0
+        """Whom we took for the leader of this term does not lead it any more, and nobody will: until
+        we hear of a later one there is nobody to forward to."""
         self.deadline: float | None = None
         """When waiting for a leader ends; None while one is known or nobody waits."""
 
@@ -238,6 +242,8 @@ class ProposalTable:
         """The leader says that it did not append the run; whether it is queued again."""
         if not self._outstanding or (held := self._outstanding.get(sequence)) is None:
             return False
+        if reason == LEADERSHIP_CHANGED:
+            self.dead_term = max(self.dead_term, held.term)
         if reason == LEADERSHIP_CHANGED and held.resent:
             # The first copy may be in the log all the same. The log will tell: either the run
             # is applied, or an entry of a higher term is.
