@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -355,6 +356,56 @@ async def test_members_survive_restarts_from_the_log_and_from_snapshots(tmp_path
         for group in groups:
             with pytest.raises(MembershipRejected, match="member 9 was removed"), trio.fail_after(5):
                 await group.add_member(Member(9, "127.0.0.1:1"))
+
+
+async def test_a_change_is_written_with_the_commit_index(tmp_path: Path) -> None:
+    """Whoever has a change on disk knows there that the one before it is committed, crash or not."""
+    async with cluster(tmp_path, 3) as hosts:
+        groups = await create(hosts, 7)
+        await groups[0].add_member(Member(4, "127.0.0.1:1", Role.LEARNER))
+        first = groups[0].status().version
+        await groups[0].add_member(Member(5, "127.0.0.1:2", Role.LEARNER))
+        second = groups[0].status().version
+        assert first < second
+        await until(lambda: all(group.status().version == second for group in groups))
+        for group in groups:
+            assert first <= group.log.hard_state.commit <= group.log.last_index()
+
+
+async def test_members_survive_a_crash(tmp_path: Path) -> None:
+    """What a crash leaves is the folder as it is in mid-run: no last commit index, no last words."""
+    async with cluster(tmp_path / "a", 1) as (host,):
+        group = await host.create_group(7)
+        await group.add_member(Member(4, "127.0.0.1:1", Role.LEARNER))
+        await group.propose(b"a")
+        await group.change_membership(add=[Member(5, "127.0.0.1:2", Role.LEARNER)], remove=[4])
+        expected, version = dict(group.members), group.status().version
+        await trio.to_thread.run_sync(shutil.copytree, tmp_path / "a", tmp_path / "b")
+    async with cluster(tmp_path / "b", 1) as (host,):
+        group = host.group(7)
+        with trio.fail_after(10):
+            assert await group.query(None) == [b"a"]
+        assert group.members == expected
+        assert group.status().version == version
+        with pytest.raises(MembershipRejected, match="member 4 was removed"):
+            await group.add_member(Member(4, "127.0.0.1:1"))
+
+
+async def test_joining_goes_on_after_a_crash(tmp_path: Path) -> None:
+    async with cluster(tmp_path / "a", 1) as (first,):
+        await first.create_group(7)
+        async with open_host(config(tmp_path / "b"), journals) as second:
+            address = second.address
+            with trio.move_on_after(0.2):
+                await second.join_group(9, "127.0.0.1:1")  # nobody is there
+            assert not second.groups
+            new = await joined(second, 7, first)
+            await trio.to_thread.run_sync(shutil.copytree, tmp_path / "b", tmp_path / "c")
+        async with open_host(config(tmp_path / "c", listen=address), journals) as second:
+            again = await joined(second, 7, first)
+            assert again.member_id == new.member_id
+            with trio.fail_after(10):
+                assert await again.propose(b"x") == (1, b"x")
 
 
 async def test_a_member_that_was_away_follows_a_leader_it_never_heard_of(tmp_path: Path) -> None:
