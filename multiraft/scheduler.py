@@ -81,6 +81,9 @@ INBOX_MESSAGES_MAX = 65536
 PASS_BYTES_MAX = 64 << 20
 """Payload for the log after which a pass leaves other groups to the next one."""
 
+LINGER_TIMEOUTS = 10
+"""Election timeouts for which a removed member goes on voting."""
+
 CLOCK_CHECK_GROUPS = 32
 """Groups between two looks at the clock within a pass."""
 
@@ -548,17 +551,19 @@ class Scheduler:
         raft = group.raft
         change = ConfChange.decode(run.payloads[0])
         before = set(raft.progress)
+        led = raft.role is RaftRole.LEADER
         try:
             membership = group.membership.after(change, run.last)
             raft.apply_conf_change(change)
         except (MembershipRejected, ConfChangeRefused) as error:
             return str(error)
         self._members_changed(group, membership)
-        if raft.role is RaftRole.LEADER:
+        if led:
             # It may never hear it otherwise: nobody sends it the log any more. Later, see `_removed`.
             due = self._ticks + self.config.election_ticks
             for id_ in before - raft.progress.keys():
-                self._to_tell.append((due, group, id_, membership.members[id_].address))
+                if id_ != group.member_id:
+                    self._to_tell.append((due, group, id_, membership.members[id_].address))
         return None
 
     def _members_changed(self, group: Group, membership: Membership) -> None:
@@ -570,7 +575,7 @@ class Scheduler:
     def _removed(self, group: Group) -> None:
         """This host's member was removed: for programs the group stops at once.
 
-        The member itself lives on for two election timeouts. The others learn with the next beat
+        The member itself lives on for some election timeouts. The others learn with the next beat
         that the removal is committed; if the leader dies before, they may still need this one's
         vote to elect another, by the configuration they know.
         """
@@ -579,7 +584,7 @@ class Scheduler:
         error = MemberRemoved(f"member {group.member_id} was removed from group {group.id}")
         self._batch.meta(group.id, attrs.evolve(GroupMeta.decode(group.log.meta), removed=True).encode())
         group.set_removed(error)
-        self._leaving[group] = self._ticks + 2 * self.config.election_ticks
+        self._leaving[group] = self._ticks + LINGER_TIMEOUTS * self.config.election_ticks
 
     def _see_off(self) -> None:
         """Stop removed members whose time is over, and tell those that may not know."""

@@ -29,7 +29,13 @@ from multiraft.raft.leader_reads import recheck_reads, release_postponed
 from multiraft.raft.outgoing import take_ready
 from multiraft.raft.progress import REPLICATE, Progress
 from multiraft.raft.ready import ReadState, Ready
-from multiraft.raft.replication import advance_commit, announce_commit, send_append, take_beats
+from multiraft.raft.replication import (
+    advance_commit,
+    announce_commit,
+    send_append,
+    send_heartbeats,
+    take_beats,
+)
 from multiraft.raft.runs import total_weight
 from multiraft.raft.state import State
 from multiraft.raft.terms import settle_term
@@ -267,6 +273,10 @@ class Raft(State):
             # Without the option it leads on, and proposes nothing, until somebody else stands:
             # in a joint change it may be the only one who can complete it (§4.2.2).
             if self.config.step_down_on_removal:
+                if self.config.coalesce_beats:
+                    # Our last word: that the change is committed. Who does not know would have to
+                    # be elected by the configuration before, with the votes of those who leave.
+                    send_heartbeats(self, 0)
                 self.become_follower(self.term, NO_MEMBER)
             return
         # Fewer acknowledgements may suffice now; and who is new has to hear of us at once.
