@@ -41,6 +41,8 @@ class Work:
     """Set: capture the state after `runs`. Says where that is, and the configuration there."""
     fed: Sequence[Run] = ()
     """What of `runs` the machine got: not what it had durably, nor what raft made for itself."""
+    refused: dict[Index, str] = attrs.field(factory=dict)
+    """Of `configured`: those that did not fit and changed nothing, with the reason."""
     results: Sequence[object] = ()
     """One for each entry of `fed`."""
     chunks: Iterable[bytes] | None = None
@@ -84,7 +86,7 @@ class Applier:
         executor: Executor,
         *,
         applied: Callable[[Work], None],
-        configure: Callable[[Group, Run], None],
+        configure: Callable[[Group, Run], str | None],
         failed: Callable[[Group, StateMachineFailed], None],
         store_failed: Callable[[StorageFailed], None],
     ) -> None:
@@ -177,13 +179,16 @@ class Applier:
             return None
         queue = group.apply_queue
         configured: list[Run] = []
+        refused: dict[Index, str] = {}
         runs: list[Run] = []
         weight = 0
         for run in queue:
             if run.kind:
                 if runs:
                     break
-                self._configure(group, run)
+                reason = self._configure(group, run)
+                if reason is not None:
+                    refused[run.last] = reason
                 configured.append(run)
             else:
                 runs.append(run)
@@ -206,7 +211,7 @@ class Applier:
         elif not taken:
             return None
         group.applying = True
-        return Work(group, configured, runs, last, weight, capture)
+        return Work(group, configured, runs, last, weight, capture, refused=refused)
 
     @staticmethod
     def _may_capture(group: Group, index: Index) -> bool:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from multiraft.group import Group
-from multiraft.messages import BEAT_ACK_FIELDS, BEAT_FIELDS, Message, MessageType
+from multiraft.messages import BEAT_ACK_FIELDS, BEAT_FIELDS, Hello, Message, MessageType
 from multiraft.post import Post
+from multiraft.routes import Peer
 from multiraft.types import GroupId
 
 
@@ -41,16 +42,20 @@ class Beater:
                 if not peer.queued:
                     self._post.queue(peer)
 
-    def hear(self, rows: list[int]) -> None:
+    def hear(self, host: Hello, rows: list[int]) -> None:
         """Beats of another host's groups."""
         groups = self._groups
         for group_id, generation, to, sender, term, commit in zip(*[iter(rows)] * BEAT_FIELDS, strict=True):
             group = groups.get(group_id)
             if group is None or group.failed is not None or generation != group.generation:
                 continue
-            peer = group.routes.get(sender)
-            if peer is None or to != group.member_id:
+            if to != group.member_id:
                 continue
+            peer: Peer | None = group.routes.get(sender)
+            if peer is None:
+                peer = self._post.learn(group, sender, host)
+                if peer is None:
+                    continue
             raft = group.raft
             before = raft.committed
             if raft.hear_beat(sender, term, commit):

@@ -10,6 +10,7 @@ from multiraft.errors import (
     GroupExists,
     GroupFailed,
     GroupNotFound,
+    MemberRemoved,
     MultiraftError,
     StateMachineFailed,
     StorageFailed,
@@ -59,6 +60,9 @@ class Catalog:
 
         A group whose state cannot be brought back (a snapshot that is missing or damaged, a
         machine that raises or is ahead of its log) is there, and stopped: its trouble is its own.
+
+        Raises:
+            OSError: The disk does not read.
         """
         logs = self._env.store.groups()
         for count, log in enumerate(logs.values(), 1):
@@ -75,14 +79,17 @@ class Catalog:
                 file, stands = restore_machine(log, files, self._env.snapshots, machine)
             except MultiraftError as error:
                 trouble = error
+            except OSError:
+                raise  # the disk's trouble is everybody's
             except Exception as error:
                 trouble = StateMachineFailed(f"group {log.group}: restore: {error!r}")
                 trouble.__cause__ = error
             group = self._open(log, machine, stands, restarted=True)
             group.snapshot_file = file
             if trouble is not None:
-                group.stop(trouble)
-            elif group.raft.conf_state().voters == (group.member_id,):
+                if group.failed is None:
+                    group.stop(trouble)
+            elif group.failed is None and group.raft.conf_state().voters == (group.member_id,):
                 group.raft.campaign()  # nobody else can lead, so there is nothing to wait for
                 self._host.mark_dirty(group)
             if progress is not None:
@@ -90,10 +97,14 @@ class Catalog:
 
     def create_groups(
         self,
-        wanted: Mapping[GroupId, tuple[Membership, GroupMeta]],
+        wanted: Mapping[GroupId, tuple[Membership | None, GroupMeta]],
         waiter: Waiter,
     ) -> None:
         """Make groups, durable with few syncs; `waiter` gets the list of them, in order.
+
+        Without a membership: a blank member of a group that exists elsewhere. Its log starts
+        before that of any other, so that its leader can only bring it up by a snapshot, which
+        tells it the configuration; until then it is in none, and never stands for election.
 
         Raises:
             GroupExists: One of them is here; none was made.
@@ -112,6 +123,9 @@ class Catalog:
             raise StateMachineFailed(f"the machine factory failed: {error!r}") from error
         batch = self._env.store.batch()
         for group_id, (membership, meta) in wanted.items():
+            if membership is None:
+                batch.create(group_id, meta.encode(), HardState(), Snapshot())
+                continue
             # The same on every member whatever the order of the list: that makes it a cluster.
             point = Snapshot(INITIAL_INDEX, 1, membership.conf_state(), membership.encode())
             batch.create(group_id, meta.encode(), HardState(term=1, commit=INITIAL_INDEX), point)
@@ -122,10 +136,12 @@ class Catalog:
             self._changing.difference_update(wanted)
             logs = self._env.store.groups()
             groups = [
-                self._open(logs[group_id], machine, INITIAL_INDEX) for group_id, machine in machines.items()
+                self._open(logs[group_id], machine, logs[group_id].snapshot_point.index)
+                for group_id, machine in machines.items()
             ]
             for group in groups:
-                self._campaign_early(group)
+                if group.membership.members:
+                    self._campaign_early(group)
             self._resolve(waiter, groups)
 
         def cleared(_: None, error: BaseException | None) -> None:
@@ -294,10 +310,16 @@ class Catalog:
             served,
             self._env.random,
         )
-        group = Group(self._host, log.group, meta, Membership.decode(point.data), raft, log, machine)
+        membership = Membership.decode(point.data) if point.data else Membership({})
+        group = Group(self._host, log.group, meta, membership, raft, log, machine)
         group.machine_at = max(stands, group.machine_at)
         served.serve(group)
-        self._post.connect(group)
         self._groups[group.id] = group
+        if meta.removed:
+            error = MemberRemoved(f"member {meta.member_id} was removed from group {log.group}")
+            group.set_removed(error)
+            group.stop(error)
+            return group
+        self._post.connect(group)
         self._host.mark_dirty(group)
         return group

@@ -23,13 +23,20 @@ import trio
 from multiraft.config import HostConfig, normalize_address
 from multiraft.departed import Departed
 from multiraft.environment import Environment
-from multiraft.errors import ConfigError, GroupNotFound, MembershipRejected, MultiraftError, NotMember
+from multiraft.errors import (
+    ConfigError,
+    GroupNotFound,
+    MembershipRejected,
+    MultiraftError,
+    NotMember,
+    StorageFailed,
+)
 from multiraft.group import Group, TaskWaiter
 from multiraft.identity import start_identity
 from multiraft.interfaces import Executor, Files, MachineFactory, SnapshotOffer, SnapshotSink
 from multiraft.logs import default_to_stdlib
-from multiraft.membership import GroupMeta, Membership, predefined
-from multiraft.messages import Envelope, Hello, Lane
+from multiraft.membership import GroupMeta, Membership, dialable, predefined
+from multiraft.messages import Envelope, Hello, JoinRequest, Lane
 from multiraft.process import tuned
 from multiraft.routes import FRAME_BYTES_MAX
 from multiraft.scheduler import Scheduler
@@ -42,11 +49,14 @@ from multiraft.transport.bounds import Bounds
 from multiraft.transport.http import HttpTransport, open_transport
 from multiraft.transport.link import LinkStatistics
 from multiraft.transport.tls import load_tls, own_fault
-from multiraft.types import GroupId, Member, MemberId
+from multiraft.types import GroupId, Member, MemberId, Role
 from multiraft.workers import ThreadExecutor
 
 CREATE_BATCH_GROUPS = 1000
 """Groups made per write to the log: few syncs, and no write that holds up the others long."""
+
+ASK_AGAIN_S_MIN, ASK_AGAIN_S_MAX = 0.1, 2.0
+"""How long a host that joins waits for an answer before it asks again."""
 
 FRAME_ROOM_BYTES = 256 * 1024
 """What the messages of a frame may weigh beside their entries."""
@@ -202,6 +212,71 @@ class Host:
                 made[group.id] = group
         return made
 
+    async def join_group(self, group_id: GroupId, via: str, *, role: Role = Role.VOTER) -> Group:
+        """Make this host a member of a group that other hosts carry.
+
+        Asks again until it is answered: the caller's timeout ends it. If that, or a crash, leaves
+        a group here that does not belong yet, joining once more goes on with it. A host that is
+        a member already just gets its group.
+
+        Args:
+            group_id: The group.
+            via: The address of any host with a member of it.
+            role: `Role.VOTER` or `Role.LEARNER`.
+
+        Returns:
+            The group, with this member in `members`: it has caught up to where it was added.
+
+        Raises:
+            MembershipRejected: `via` does not carry the group, another change was under way, or a
+                member has this host's address: one whose data was lost has to be removed first.
+            MemberRemoved: The member of the group that is here was removed: `remove_group` first.
+            ConfigError: The id, the address or the role makes no sense.
+            StateMachineFailed, StorageFailed, HostClosed: The host cannot take it.
+        """
+        via = dialable(via, "via")
+        if role not in (Role.VOTER, Role.LEARNER):
+            raise ConfigError("role", f"a host joins as voter or learner, not as {role!r}")
+        self._scheduler.check_open()
+        group = self.groups.get(self._check_group_id(group_id))
+        fresh = group is None
+        own = random.SystemRandom().randrange(1, 1 << 63) if group is None else group.member_id
+        request = JoinRequest(0, own, self.address, role is Role.VOTER, add=False)
+        if group is None:
+            generation = await self._ask(via, group_id, request)
+            waiter = TaskWaiter()
+            self._scheduler.catalog.create_groups({group_id: (None, GroupMeta(own, generation))}, waiter)
+            (group,) = cast("list[Group]", await waiter.wait())
+        else:
+            group.check_running()
+        if own not in group.members:
+            request.add = True
+            try:
+                await self._ask(via, group_id, request)
+            except MembershipRejected:
+                if fresh:
+                    await self.remove_group(group_id)
+                raise
+        while own not in group.members:
+            await group.watch_leader()
+        await trio.lowlevel.checkpoint()
+        return group
+
+    async def _ask(self, via: str, group_id: GroupId, request: JoinRequest) -> int:
+        """Ask until there is an answer; the group's generation."""
+        joining = self._scheduler.joining
+        patience = ASK_AGAIN_S_MIN
+        while True:
+            self._scheduler.check_open()
+            waiter = TaskWaiter()
+            number = joining.ask(via, group_id, attrs.evolve(request), waiter)
+            try:
+                with trio.move_on_after(patience):
+                    return cast("int", await waiter.wait())
+            finally:
+                joining.forget(number)
+            patience = min(2 * patience, ASK_AGAIN_S_MAX)
+
     async def remove_group(self, group_id: GroupId) -> None:
         """Stop a group here and delete its data.
 
@@ -337,7 +412,7 @@ async def open_host(
         AddressInUse: `listen` cannot be bound.
         DataDirInUse: Another open host has the data folder.
         ClusterMismatch: The data folder belongs to another cluster.
-        CorruptRecord, SnapshotInvalid, StorageFailed: The data folder is damaged.
+        CorruptRecord, StorageFailed: The data folder is damaged, or does not read.
     """
     if not isinstance(config, HostConfig):
         raise ConfigError("config", f"{config!r} is not a HostConfig")
@@ -432,7 +507,10 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
             failed=runner.fail,
         ),
     )
-    scheduler.catalog.load_groups()
+    try:
+        scheduler.catalog.load_groups()
+    except OSError as error:
+        raise StorageFailed(f"reading the snapshots in {data_dir} failed: {error}") from error
     nursery = await stack.enter_async_context(trio.open_nursery())
     stack.callback(nursery.cancel_scope.cancel)
     stack.push_async_callback(_drain, config, scheduler, runner)

@@ -15,8 +15,10 @@ import attrs
 import outcome
 import trio
 
+from multiraft.changes import MembershipCalls
 from multiraft.errors import (
     HostClosed,
+    MemberRemoved,
     MembershipRejected,
     MultiraftError,
     NoLeader,
@@ -26,9 +28,9 @@ from multiraft.errors import (
     TransferFailed,
     fresh,
 )
-from multiraft.membership import GroupMeta, Membership, is_member_id
+from multiraft.membership import Change, GroupMeta, Membership, is_member_id
 from multiraft.messages import ConfState, HardState, Run, Snapshot
-from multiraft.proposals import ProposalTable, Waiter
+from multiraft.proposals import ProposalTable, QueuedChange, Waiter
 from multiraft.raft.core import Raft, RaftRole
 from multiraft.reads import ReadTable
 from multiraft.types import GroupId, Index, Member, MemberId, Role, Term
@@ -176,6 +178,8 @@ class GroupStatus:
     last_index: Index
     snapshot_index: Index
     members: Mapping[MemberId, Member]
+    version: Index
+    """Of the members: the index of the last configuration change applied here; 0: none was."""
     progress: Mapping[MemberId, PeerStatus]
     """Empty unless this host leads the group."""
     at_rest: bool
@@ -222,13 +226,15 @@ class ServedLog:
         if group is not None:
             file = group.snapshot_file
             # A file below the compaction point would leave a gap that no entry can fill.
-            if file is not None and file.snapshot.index >= self._log.first_index() - 1:
+            # Nor would a member take one from before it was added: it is not in it.
+            needed = max(self._log.first_index() - 1, group.membership.version)
+            if file is not None and file.snapshot.index >= needed:
                 return file.snapshot
             group.host.want_snapshot(group, None)
         raise SnapshotUnavailable("no snapshot of the group yet; one was asked for")
 
 
-class Group:
+class Group(MembershipCalls):
     """One Raft group on this host.
 
     Attributes:
@@ -263,6 +269,7 @@ class Group:
         "proposals",
         "raft",
         "reads",
+        "removed",
         "restoring",
         "routes",
         "snapshot_file",
@@ -300,6 +307,8 @@ class Group:
         self.promised = (raft.term, raft.vote)
         """Term and vote as last given to the log."""
         self.failed: MultiraftError | None = None
+        self.removed: MemberRemoved | None = None
+        """This member is out; it may linger a little before it stops."""
         self.restoring = False
         # Applying. machine_at <= the worker's progress; applied is what the core was told.
         self.apply_queue: list[Run] = []
@@ -366,7 +375,7 @@ class Group:
             raise TypeError(f"proposals come as a sequence of bytes objects, not as {type(data).__name__}")
         data = list(data)
         if not data:
-            self._check_running()
+            self.check_running()
             await trio.lowlevel.checkpoint()
             return []
         self._admit(data)
@@ -390,7 +399,7 @@ class Group:
             NoLeader: There was no leader for `leader_wait_s`.
             Exception: Whatever the machine's `query` raised.
         """
-        self._check_running()
+        self.check_running()
         waiter = QueryWaiter(self, request)
         self.reads.queued.append(waiter)
         self.host.mark_dirty(self)
@@ -402,7 +411,7 @@ class Group:
         Raises:
             NoLeader: There was no leader for `leader_wait_s`.
         """
-        self._check_running()
+        self.check_running()
         waiter = TaskWaiter()
         self.reads.queued.append(waiter)
         self.host.mark_dirty(self)
@@ -414,7 +423,7 @@ class Group:
         Raises:
             SnapshotUnavailable: The state is just being replaced by a received snapshot.
         """
-        self._check_running()
+        self.check_running()
         if self.restoring:
             raise SnapshotUnavailable("the state is being replaced by a snapshot just now")
         return self.machine.query(request)
@@ -448,9 +457,10 @@ class Group:
             last_index=raft.last_index,
             snapshot_index=self.snapshot_index,
             members=self.members,
+            version=self.membership.version,
             progress=MappingProxyType(progress),
             at_rest=False,
-            failed=None if self.failed is None else str(self.failed),
+            failed=None if (error := self.failed or self.removed) is None else str(error),
         )
 
     def leadership(self) -> Leadership:
@@ -470,7 +480,7 @@ class Group:
         Raises:
             HostClosed: The group or its host stopped; or why the group did.
         """
-        self._check_running()
+        self.check_running()
         while (leader := self.leader) is None:
             await self.watch_leader()
         await trio.lowlevel.checkpoint()
@@ -486,7 +496,7 @@ class Group:
             TransferFailed: It did not lead within two election timeouts.
             NoLeader: There was no leader for `leader_wait_s`.
         """
-        self._check_running()
+        self.check_running()
         member = self.membership.members.get(to) if is_member_id(to) else None
         if member is None or member.role is not Role.VOTER:
             raise MembershipRejected(f"member {to!r} is not a voter of group {self.id}")
@@ -513,7 +523,7 @@ class Group:
             MembershipRejected: There is no other voter.
             TransferFailed: It did not lead within two election timeouts.
         """
-        self._check_running()
+        self.check_running()
         if self.raft.role is not RaftRole.LEADER:
             await trio.lowlevel.checkpoint()
             return
@@ -532,7 +542,7 @@ class Group:
             StateMachineFailed: The state machine could not be captured.
             StorageFailed: The file could not be written.
         """
-        self._check_running()
+        self.check_running()
         waiter = TaskWaiter()
         self.host.want_snapshot(self, waiter)
         file = cast("SnapshotFile", await waiter.wait())
@@ -545,10 +555,25 @@ class Group:
         if self._watchers is not None:
             self._watchers.unpark_all()
 
+    def members_changed(self, leader: Member | None) -> None:
+        """The members are others now; the leader was `leader` by what was known of it."""
+        if self.leader != leader:
+            self.leader_changed()
+        elif self._watchers is not None:
+            self._watchers.unpark_all()
+
+    def set_removed(self, error: MemberRemoved) -> None:
+        """This member was removed: programs can do nothing more with it."""
+        self.removed = error
+        self._tell_all(error)
+
     def stop(self, error: MultiraftError) -> None:
         """No more work here: everybody who waits is told. Called once; `failed` keeps the error."""
         assert self.failed is None
         self.failed = error
+        self._tell_all(error)
+
+    def _tell_all(self, error: MultiraftError) -> None:
         self.proposals.fail_all(error, unknown=f"{error} before the result was known")
         self.reads.fail_all(error)
         waiters, self.capture_waiters = self.capture_waiters, []
@@ -564,7 +589,7 @@ class Group:
     # --- helpers -----------------------------------------------------------------------------
 
     def _admit(self, data: Sequence[bytes]) -> None:
-        self._check_running()
+        self.check_running()
         limit = self.limit("max_proposal_bytes")
         for each in data:
             if not isinstance(each, bytes):
@@ -574,7 +599,20 @@ class Group:
         if len(self.proposals.payloads) + len(data) > self.host.config.max_queued_proposals:
             raise ProposalDropped("too many proposals are queued (max_queued_proposals)")
 
-    def _check_running(self) -> None:
+    async def _propose_change(self, change: Change) -> None:
+        self.check_running()
+        waiter = TaskWaiter()
+        self.proposals.changes.append(QueuedChange(change.conf_change().encode(), waiter))
+        self.host.mark_dirty(self)
+        try:
+            await waiter.wait()
+        except trio.Cancelled:
+            self.proposals.withdraw_change(waiter)
+            raise
+
+    def check_running(self) -> None:
+        if self.removed is not None:
+            raise fresh(self.removed)
         if self.failed is not None:
             raise fresh(self.failed)
         if self.host.closing:
@@ -582,7 +620,7 @@ class Group:
 
     async def watch_leader(self) -> None:
         """Return after the next change of leader. Raises: Why the group stopped."""
-        self._check_running()
+        self.check_running()
         if self._watchers is None:
             self._watchers = trio.lowlevel.ParkingLot()
         await self._watchers.park()

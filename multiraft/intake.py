@@ -9,13 +9,14 @@ from collections import deque
 from collections.abc import Callable
 
 from multiraft.config import HostConfig
-from multiraft.errors import MultiraftError, NoLeader, NotLeader, ProposalDropped
+from multiraft.errors import MembershipRejected, MultiraftError, NoLeader, NotLeader, ProposalDropped
 from multiraft.group import Group
 from multiraft.interfaces import Clock, Executor
-from multiraft.messages import Message, Run
+from multiraft.messages import EntryKind, Message, Run
 from multiraft.post import Post
 from multiraft.proposals import LEADERSHIP_CHANGED, Waiter
 from multiraft.raft.core import RaftRole
+from multiraft.referee import Verdict, judge
 
 PASS_BYTES_MAX = 16 << 20
 """Payload of one group that a pass proposes. The rest of a queue that grew while the log was behind
@@ -49,6 +50,8 @@ class Intake:
         """Groups in which somebody may wait for a leader, or for a read that got lost."""
         self._transferring: dict[Group, list[Message]] = {}
         """Forwarded proposals that came while leadership was handed over, in order."""
+        self._handed_over: dict[Group, object] = {}
+        """The last change that leadership was handed over for; it is not tried twice."""
         self._queries: list[tuple[Group, object, Waiter]] = []
         self._asking: deque[list[tuple[Group, object, Waiter]]] = deque()
         """Queries that the worker has."""
@@ -93,6 +96,10 @@ class Intake:
             # Nobody to propose to; _tick gives up when it has lasted too long.
             self._wait(group)
             return
+        if not leads and raft.term <= table.dead_term:
+            # It would be refused again, and its tries be over before we hear of the new leader.
+            self._wait(group)
+            return
         table.deadline = None
         if not leads and not self._config.forward_proposals:
             table.expire_queued(NotLeader(group.leader))
@@ -101,8 +108,10 @@ class Intake:
             # The log is behind: let the batch grow instead of queueing more small ones.
             self.held_back.append(group)
             return
+        if table.changes and not self._propose_changes(group, leads):
+            return
         taken = 0
-        while table.queued:
+        while table.payloads or table.again:
             if taken >= PASS_BYTES_MAX:
                 self._mark_dirty(group)
                 break
@@ -121,6 +130,43 @@ class Intake:
                 continue
             self.proposed_runs += 1
             table.proposed(run, raft.term, waiters, tries)
+
+    def _propose_changes(self, group: Group, leads: bool) -> bool:
+        """False: leadership is being handed over, so nothing may be proposed."""
+        raft, table = group.raft, group.proposals
+        while table.changes:
+            queued = table.changes[0]
+            if leads:
+                verdict = self._judge(group, queued.payload, queued.waiter)
+                if verdict is Verdict.WAIT:
+                    self._wait(group)
+                    return True
+                if verdict is Verdict.HAND_OVER:
+                    self._wait(group)
+                    return False
+                if isinstance(verdict, str):
+                    table.changes.pop(0).waiter.fail(MembershipRejected(verdict))
+                    continue
+            table.changes.pop(0)
+            kind = EntryKind.CONF_CHANGE_V2
+            run = Run.of([queued.payload], kind, origin=group.member_id, sequence=self._sequence)
+            self._sequence += 1
+            try:
+                raft.propose(run)
+            except ProposalDropped as error:
+                queued.waiter.fail(error)
+                continue
+            table.proposed(run, raft.term, [queued.waiter], queued.tries)
+        return True
+
+    def _judge(self, group: Group, payload: bytes, token: object) -> Verdict | str:
+        verdict = judge(group, payload, may_hand_over=self._handed_over.get(group) != token)
+        if verdict is Verdict.HAND_OVER:
+            self._handed_over[group] = token
+            self._mark_dirty(group)
+        elif verdict is not Verdict.WAIT:
+            self._handed_over.pop(group, None)
+        return verdict
 
     def ask(self, group: Group) -> None:
         if not group.raft.leader:
@@ -197,7 +243,7 @@ class Intake:
         """A proposal from another member; see proposals.py for why the term must match."""
         raft = group.raft
         run = message.runs[0] if len(message.runs) == 1 else None
-        if run is None or run.origin != message.sender:
+        if run is None or run.origin != message.sender or run.kind is EntryKind.CONF_CHANGE:
             return
         if raft.lead_transferee or group in self._transferring:
             self._transferring.setdefault(group, []).append(message)
@@ -205,8 +251,18 @@ class Intake:
         if raft.role is not RaftRole.LEADER or message.term != raft.term:
             self._post.refuse(group, message.sender, run.sequence, LEADERSHIP_CHANGED)
         elif group.proposals.take_forwarded(run, raft.term):
+            verdict: Verdict | str = Verdict.TAKE
+            if run.kind:
+                token = (raft.term, run.origin, run.sequence)
+                verdict = self._judge(group, run.payloads[0], token)
+                if verdict is Verdict.WAIT or verdict is Verdict.HAND_OVER:
+                    self._transferring[group] = [message]
+                    return
             # Refused or not: another copy of it must not be taken after a refusal has left.
             group.proposals.took_forwarded(run)
+            if isinstance(verdict, str):
+                self._post.refuse(group, message.sender, run.sequence, verdict)
+                return
             try:
                 raft.propose(run)
             except ProposalDropped as error:

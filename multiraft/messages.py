@@ -292,6 +292,40 @@ class BeatAcks:
     rows: list[int]
 
 
+@attrs.define
+class Removal:
+    """What a host answers to a member whose removal it has applied. `to` is that member."""
+
+    to: MemberId
+
+
+@attrs.define
+class JoinRequest:
+    """A host asks another one, of whose groups it knows nothing, to be added as `member`.
+
+    `add` unset: only whether the group is there, and its generation. The envelope's own
+    generation is 0.
+    """
+
+    number: int
+    """Given back with the answer; never used twice by a host."""
+    member: MemberId
+    address: str
+    voter: bool
+    add: bool
+
+
+@attrs.define
+class JoinAnswer:
+    """The answer to a `JoinRequest`. The envelope carries the group's generation.
+
+    `refused` is empty if it was done: with `add` set, `member` belongs to the group now.
+    """
+
+    number: int
+    refused: str
+
+
 @attrs.frozen
 class Hello:
     """How hosts introduce themselves; exchanged before anything else on every connection.
@@ -314,7 +348,7 @@ class Lane(enum.IntEnum):
     BULK = 1
 
 
-HostMessage = Message | ProposalRefused | Beats | BeatAcks
+HostMessage = Message | ProposalRefused | Beats | BeatAcks | Removal | JoinRequest | JoinAnswer
 
 Envelope = tuple[GroupId, int, HostMessage]
 """(group, the group's generation, message). A message of another generation is dropped.

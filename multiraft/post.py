@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from multiraft.group import Group
 from multiraft.interfaces import SnapshotOffer, SnapshotStore, Transport
+from multiraft.membership import MEMBER_ID_MAX
 from multiraft.messages import (
     NO_MEMBER,
     Envelope,
@@ -19,6 +20,7 @@ from multiraft.messages import (
     Message,
     MessageType,
     ProposalRefused,
+    Removal,
 )
 from multiraft.proposals import LEADERSHIP_CHANGED
 from multiraft.raft.core import RaftRole
@@ -194,7 +196,9 @@ class Post:
                     group.raft.report_unreachable(member)
 
     def refuse(self, group: Group, to: MemberId, sequence: int, reason: str) -> None:
-        self._refuse(group.routes[to], (group.id, group.generation, ProposalRefused(to, sequence, reason)))
+        peer: Peer | None = group.routes.get(to)
+        if peer is not None:  # else it was removed while its proposal waited, and is told that
+            self._refuse(peer, (group.id, group.generation, ProposalRefused(to, sequence, reason)))
 
     def _refuse(self, peer: Peer, refusal: Envelope) -> None:
         peer.refusals.append(refusal)
@@ -209,23 +213,67 @@ class Post:
             self._refuse(route, (group_id, generation, refusal))
 
     def connect(self, group: Group) -> None:
-        """Point the group's routes at its members' hosts."""
+        """Point the group's routes at the hosts of all members of its present configuration.
+
+        That is the core's: who is removed by a joint change still votes until it is left.
+        """
         self.disconnect(group)
-        for member in group.membership.members.values():
-            if member.id != group.member_id and member.role is not Role.REMOVED:
-                peer = self._peer(member.address)
-                peer.groups.add(group.id)
-                group.routes[member.id] = peer
+        members = group.membership.members
+        for id_ in group.raft.progress:
+            if id_ != group.member_id and (member := members.get(id_)) is not None:
+                self._point(group, id_, self._peer(member.address))
+
+    def learn(self, group: Group, sender: MemberId, host: Hello) -> Peer | None:
+        """A route to a member that we do not know (yet): back where its message came from.
+
+        Configurations count from when they are applied, so a member that is behind, or new, may
+        not know its own leader, nor a candidate. Raft lets everybody be heard (thesis §4.2.2).
+        None: it was removed, and is told so.
+        """
+        member = group.membership.members.get(sender)
+        if member is not None and member.role is Role.REMOVED:
+            self.tell_removal(group, sender, host.address)
+            return None
+        if sender in (NO_MEMBER, group.member_id) or sender > MEMBER_ID_MAX:
+            return None
+        peer = self._peer(host.address)
+        self._point(group, sender, peer)
+        return peer
+
+    @staticmethod
+    def _point(group: Group, member: MemberId, peer: Peer) -> None:
+        peer.groups.add(group.id)
+        peer.idle = False
+        group.routes[member] = peer
+
+    def tell_removal(self, group: Group, member: MemberId, address: str) -> None:
+        """Let a member know that it was removed: it may hear it from nobody else."""
+        self.send(address, (group.id, group.generation, Removal(member)))
+
+    def send(self, address: str, item: Envelope) -> None:
+        """One message to a host that need not have a member of anything, at the end of the pass.
+
+        Lost while there is no link yet; that is made, and whoever matters says it again.
+        """
+        peer = self._peer(address)
+        peer.idle = False
+        peer.bulk.append(item)
+        self.queue(peer)
 
     def disconnect(self, group: Group) -> None:
+        """Take the group's routes away. Links that nobody needs any more go later: see `sweep`."""
         routes, group.routes = group.routes, {}
         for peer in routes.values():
             peer.groups.discard(group.id)
-            if not peer.groups and not self._keeps(peer, group):
+
+    def sweep(self) -> None:
+        """Close links to hosts that no group needs. Called now and then.
+
+        Not before a whole interval without any: what was said last has to get there, and a
+        member that leaves is often followed by another at the same place.
+        """
+        for peer in [peer for peer in self._peers.values() if not peer.groups]:
+            if peer.idle and not peer.queued:
                 del self._peers[peer.address]
                 self._transport.release(peer.address)
-
-    def _keeps(self, peer: Peer, group: Group) -> bool:
-        return group.id in self._groups and any(
-            member.address == peer.address for member in group.membership.members.values()
-        )
+            peer.idle = True

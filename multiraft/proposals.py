@@ -17,6 +17,10 @@ number, a few times: the caller need not know. A refusal for any other reason is
 A forwarded run may be lost with its connection while the leader stays. It is sent again when
 the link is back; a leader remembers, for as long as it leads, the last number it took from
 each member, and takes none twice. Members send their runs in order, so one number is enough.
+
+Membership changes are runs like any other, with the same marks and so the same exactness. What
+the leader refuses never gets into the log: see referee.py. A joint change is done when the joint
+configuration is left; once entered that is certain, so its callers only wait (thesis §4.3).
 """
 
 from __future__ import annotations
@@ -26,7 +30,13 @@ from typing import Protocol
 
 import attrs
 
-from multiraft.errors import MultiraftError, OutcomeUnknown, ProposalDropped, outcome_unknown
+from multiraft.errors import (
+    MembershipRejected,
+    MultiraftError,
+    OutcomeUnknown,
+    ProposalDropped,
+    outcome_unknown,
+)
 from multiraft.messages import Run
 from multiraft.types import MemberId, Term
 
@@ -63,15 +73,27 @@ class Outstanding:
     """A first copy of it may have reached the leader, so a refusal of the second proves nothing."""
 
 
+@attrs.define(eq=False)
+class QueuedChange:
+    """A membership change that waits to be handed to raft: an encoded `ConfChange`."""
+
+    payload: bytes
+    waiter: Waiter
+    tries: int = 0
+
+
 class ProposalTable:
     """The proposals of one group on one host."""
 
     __slots__ = (
+        "_completing",
         "_outstanding",
         "_taken",
         "_taken_term",
         "_withdrawn",
         "again",
+        "changes",
+        "dead_term",
         "deadline",
         "payloads",
         "waiters",
@@ -81,22 +103,34 @@ class ProposalTable:
         self.payloads: list[bytes] = []
         """Queued: not yet handed to raft. Parallel to `waiters`."""
         self.waiters: list[Waiter] = []
+        self.changes: list[QueuedChange] = []
+        """Queued membership changes. Apart, so that one that has to wait holds nothing up."""
+        self._completing: list[Waiter] | None = None  # joint changes that were entered
         self.again: list[Outstanding] | None = None
-        """To be proposed once more: dropped by a change of leadership."""
+        """Runs to be proposed once more: dropped by a change of leadership."""
         self._outstanding: dict[int, Outstanding] | None = None  # by sequence
         self._withdrawn: set[Waiter] | None = None
         self._taken: dict[MemberId, int] | None = None  # as leader: last sequence per member
         self._taken_term: Term = 0
+        self.dead_term: Term = 0
+        """Whom we took for the leader of this term does not lead it any more, and nobody will: until
+        we hear of a later one there is nobody to forward to."""
         self.deadline: float | None = None
         """When waiting for a leader ends; None while one is known or nobody waits."""
 
     def __bool__(self) -> bool:
-        return bool(self.payloads) or bool(self._outstanding) or bool(self.again)
+        return (
+            bool(self.payloads)
+            or bool(self._outstanding)
+            or bool(self.again)
+            or bool(self.changes)
+            or bool(self._completing)
+        )
 
     @property
     def queued(self) -> bool:
-        """Whether there is something for `take_queued`."""
-        return bool(self.payloads) or bool(self.again)
+        """Whether there is something for raft."""
+        return bool(self.payloads) or bool(self.again) or bool(self.changes)
 
     @property
     def outstanding_count(self) -> int:
@@ -115,6 +149,10 @@ class ProposalTable:
             if self._withdrawn is None:
                 self._withdrawn = set()
             self._withdrawn.add(waiter)
+
+    def withdraw_change(self, waiter: Waiter) -> None:
+        """Whoever waits for a change gave up. If it is still queued it is never proposed."""
+        self.changes = [queued for queued in self.changes if queued.waiter is not waiter]
 
     def take_queued(self) -> tuple[list[bytes], list[Waiter], int]:
         """Take queued proposals for one run, as many as one holds, and how often they were tried.
@@ -165,6 +203,24 @@ class ProposalTable:
                 rest, found.term, found.waiters[run.count :], found.tries, found.resent
             )
 
+    def changed(self, run: Run, refused: str | None) -> None:
+        """A membership change tagged as ours was applied, or did not fit and changed nothing."""
+        if not self._outstanding or (found := self._outstanding.pop(run.sequence, None)) is None:
+            return
+        if refused is not None:
+            self._fail(found.waiters, MembershipRejected(refused))
+            return
+        if self._completing is None:
+            self._completing = []
+        self._completing += found.waiters
+
+    def completed(self) -> None:
+        """No joint change is under way: those that were applied are done."""
+        if self._completing:
+            waiters, self._completing = self._completing, None
+            for waiter in waiters:
+                waiter.resolve(None)
+
     def applied_term(self, term: Term) -> bool:
         """An entry of `term` was applied: what was proposed before that term never will be.
 
@@ -182,6 +238,8 @@ class ProposalTable:
         """The leader says that it did not append the run; whether it is queued again."""
         if not self._outstanding or (held := self._outstanding.get(sequence)) is None:
             return False
+        if reason == LEADERSHIP_CHANGED:
+            self.dead_term = max(self.dead_term, held.term)
         if reason == LEADERSHIP_CHANGED and held.resent:
             # The first copy may be in the log all the same. The log will tell: either the run
             # is applied, or an entry of a higher term is.
@@ -189,7 +247,7 @@ class ProposalTable:
         del self._outstanding[sequence]
         if reason == LEADERSHIP_CHANGED:
             return self._try_again(held)
-        self._fail(held.waiters, ProposalDropped(reason))
+        self._fail(held.waiters, MembershipRejected(reason) if held.run.kind else ProposalDropped(reason))
         return False
 
     def lost(self, sequence: int) -> None:
@@ -202,6 +260,9 @@ class ProposalTable:
         if held.tries >= TRIES_MAX:
             self._fail(held.waiters, ProposalDropped(LEADERSHIP_CHANGED))
             return False
+        if held.run.kind:
+            self.changes += [QueuedChange(held.run.payloads[0], each, held.tries) for each in held.waiters]
+            return True
         if self.again is None:
             self.again = []
         self.again.append(held)
@@ -214,7 +275,9 @@ class ProposalTable:
     def expire_queued(self, error: MultiraftError) -> None:
         waiters, self.payloads, self.waiters = self.waiters, [], []
         again, self.again = self.again, None
+        changes, self.changes = self.changes, []
         self.deadline = None
+        self._fail([queued.waiter for queued in changes], error)
         for held in again or ():
             self._fail(held.waiters, error)
         self._fail(waiters, error)
@@ -225,6 +288,8 @@ class ProposalTable:
     def fail_all(self, error: MultiraftError, *, unknown: str) -> None:
         """The group stops: queued proposals fail with `error`; the others' outcome is unknown, too."""
         self.expire_queued(error)
+        completing, self._completing = self._completing, None
+        self._fail(completing or [], outcome_unknown(error, unknown))
         self._fail_outstanding(outcome_unknown(error, unknown))
 
     def to_resend(self, term: Term) -> Iterator[Run]:

@@ -70,6 +70,7 @@ class Peer:
         "bulk_bytes",
         "connected",
         "groups",
+        "idle",
         "liveness",
         "lost",
         "queued",
@@ -87,6 +88,8 @@ class Peer:
         """Our bulk lane to it is open."""
         self.groups: set[GroupId] = set()
         """Groups that have a member there."""
+        self.idle = False
+        """No group had a member there, and nothing was sent there, since the last look."""
         self.lost: list[Envelope] = []
         """Bulk messages that the transport would not take."""
         self.refusals: deque[Envelope] = deque(maxlen=REFUSALS_MAX)

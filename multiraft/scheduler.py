@@ -34,6 +34,8 @@ from multiraft.errors import (
     GroupFailed,
     GroupNotFound,
     HostClosed,
+    MemberRemoved,
+    MembershipRejected,
     MultiraftError,
     NotMember,
     StorageFailed,
@@ -41,29 +43,34 @@ from multiraft.errors import (
 from multiraft.group import Group
 from multiraft.intake import Intake
 from multiraft.interfaces import SnapshotFile, SnapshotOffer, SnapshotSink, WriteBatch
-from multiraft.membership import Membership
+from multiraft.joining import Joining
+from multiraft.membership import GroupMeta, Membership
 from multiraft.messages import (
     BeatAcks,
     Beats,
     ConfChange,
     Envelope,
+    HardState,
     Hello,
+    JoinAnswer,
+    JoinRequest,
     Lane,
     Message,
     MessageType,
     ProposalRefused,
+    Removal,
     Run,
     Snapshot,
 )
 from multiraft.post import Post
 from multiraft.proposals import Waiter
 from multiraft.raft.core import RaftRole
-from multiraft.raft.failures import PeerNotFound, RaftFailure, StepLocalMessage
+from multiraft.raft.failures import ConfChangeRefused, PeerNotFound, RaftFailure, StepLocalMessage
 from multiraft.raft.ready import Ready
 from multiraft.snapshots import Snapshots
 from multiraft.statistics import PassHistogram, SchedulerStatistics
 from multiraft.ticker import Ticker
-from multiraft.types import GroupId, Index, Term
+from multiraft.types import GroupId, Index, MemberId, Term
 
 WRITES_IN_FLIGHT_MAX = 2
 """Batches at the log before proposals wait: one being synced, one filling up behind it."""
@@ -73,6 +80,9 @@ INBOX_MESSAGES_MAX = 65536
 
 PASS_BYTES_MAX = 64 << 20
 """Payload for the log after which a pass leaves other groups to the next one."""
+
+LINGER_TIMEOUTS = 10
+"""Election timeouts for which a removed member goes on voting."""
 
 CLOCK_CHECK_GROUPS = 32
 """Groups between two looks at the clock within a pass."""
@@ -113,6 +123,10 @@ class Scheduler:
         """A tick is due; it is counted when this many frames of those received are handled."""
         self._collecting = False
         self._behind = False
+        self._leaving: dict[Group, int] = {}
+        """Groups whose member here was removed, and the tick at which they stop: see `_removed`."""
+        self._to_tell: list[tuple[int, Group, MemberId, str]] = []
+        """Members that this host, as leader, removed: tick, id and address to tell them at."""
         self._late_reads: list[tuple[Group, Message]] = []
         """Reads of other members that came while ticks were owed."""
 
@@ -142,6 +156,13 @@ class Scheduler:
             environment.hello.epoch,
             mark_dirty=self.mark_dirty,
             wake=self.wake,
+        )
+        self.joining = Joining(
+            self.groups,
+            self._post,
+            environment.hello.epoch,
+            mark_dirty=self.mark_dirty,
+            call_soon=self._call_soon,
         )
         self._applier = Applier(
             environment.machines,
@@ -250,7 +271,7 @@ class Scheduler:
     def _collect(self, group: Group) -> None:
         """Move one group forward: its proposals and reads in, its Ready out."""
         raft, proposals = group.raft, group.proposals
-        if proposals.payloads or proposals.again:
+        if proposals.payloads or proposals.again or proposals.changes:
             self._intake.propose(group, self._writes >= WRITES_IN_FLIGHT_MAX)
         if group.reads.queued and group.reads.may_ask:
             if self._behind:
@@ -296,6 +317,14 @@ class Scheduler:
         if state is not None and (state.term, state.vote) != group.promised:
             group.promised = (state.term, state.vote)
             batch.hard_state(group.id, state)
+        elif any(run.kind for run in ready.runs):
+            # With a configuration change goes the commit index. A leader proposes one only when
+            # those before it are applied, so whoever has it on disk then knows those as committed,
+            # and applies them before it stands for election. Without this a member that restarts
+            # could stand under a configuration two changes old, whose majority need not overlap
+            # with the present one's: two leaders. The commit index is within what this batch holds.
+            raft = group.raft
+            batch.hard_state(group.id, HardState(raft.term, raft.vote, raft.committed))
         self._hold(group, ready.responses, ready.snapshot)
 
     def _hold(self, group: Group, responses: list[Message], snapshot: Snapshot | None) -> None:
@@ -392,6 +421,10 @@ class Scheduler:
         if self._snapshots.busy:
             self._snapshots.start()
         self._ticks += 1
+        if self._leaving or self._to_tell:
+            self._see_off()
+        if self._ticks % (10 * self.config.election_ticks) == 0:
+            self._post.sweep()
         if self._collecting or self._ticks % self.config.election_ticks == 0:
             self._collect_segments()
 
@@ -427,16 +460,25 @@ class Scheduler:
             self._inbox_messages -= len(items)
             for group_id, generation, message in items:
                 if type(message) is Beats:
-                    self._beater.hear(message.rows)
+                    self._beater.hear(peer, message.rows)
                     continue
                 if type(message) is BeatAcks:
                     self._beater.hear_acks(message.rows)
+                    continue
+                if type(message) is JoinRequest:
+                    self.joining.requested(peer, group_id, message)
+                    continue
+                if type(message) is JoinAnswer:
+                    self.joining.answered(generation, message)
                     continue
                 group = groups.get(group_id)
                 if group is None or group.failed is not None or generation != group.generation:
                     self._post.refuse_stray(peer, group_id, generation, message)
                 elif type(message) is Message:
-                    self._step(group, message)
+                    self._step(peer, group, message)
+                elif type(message) is Removal:
+                    if message.to == group.member_id:
+                        self._removed(group)
                 elif type(message) is ProposalRefused and group.proposals.refused(
                     message.sequence, message.reason
                 ):
@@ -444,9 +486,11 @@ class Scheduler:
             if self._clock.now() > deadline:
                 break
 
-    def _step(self, group: Group, message: Message) -> None:
-        if message.to != group.member_id or message.sender not in group.routes:
-            return  # for another member of this group, or from one it does not know
+    def _step(self, peer: Hello, group: Group, message: Message) -> None:
+        if message.to != group.member_id:
+            return  # for another member of this group
+        if message.sender not in group.routes and self._post.learn(group, message.sender, peer) is None:
+            return
         kind = message.type
         if kind is MessageType.PROP:
             self._intake.step_forwarded(group, message)
@@ -494,6 +538,8 @@ class Scheduler:
                     group.applied_term = run.term
                     if proposals.applied_term(run.term):
                         self.mark_dirty(group)
+                if run.kind and run.origin == group.member_id:
+                    proposals.changed(run, work.refused.get(run.last))
                 if fresh is not None and fresh.last == run.last:
                     if fresh.origin == group.member_id:
                         proposals.applied(fresh, work.results[start : start + fresh.count])
@@ -508,10 +554,70 @@ class Scheduler:
                 self.mark_dirty(group)
         if work.capture is not None:
             self._snapshots.captured(work)
+        if work.configured:
+            if not group.raft.joint:
+                proposals.completed()
+            if group.member_id not in group.raft.progress:
+                self._removed(group)
 
-    def _configure(self, group: Group, run: Run) -> None:
-        """A configuration change takes effect when it is applied (etcd's rule, not §4.1's)."""
-        group.raft.apply_conf_change(ConfChange.decode(run.payloads[0]))
+    def _configure(self, group: Group, run: Run) -> str | None:
+        """A configuration change takes effect when it is applied (etcd's rule, not §4.1's).
+
+        Returns why it does not fit, if so: then nothing changes, on any member. The leader saw to it
+        that it fits, but a group must not break where it did not (referee.py).
+        """
+        raft = group.raft
+        change = ConfChange.decode(run.payloads[0])
+        before = set(raft.progress)
+        led = raft.role is RaftRole.LEADER
+        try:
+            membership = group.membership.after(change, run.last)
+            raft.apply_conf_change(change)
+        except (MembershipRejected, ConfChangeRefused) as error:
+            return str(error)
+        self._members_changed(group, membership)
+        if led:
+            # It may never hear it otherwise: nobody sends it the log any more. Later, see `_removed`.
+            due = self._ticks + self.config.election_ticks
+            for id_ in before - raft.progress.keys():
+                if id_ != group.member_id:
+                    self._to_tell.append((due, group, id_, membership.members[id_].address))
+        return None
+
+    def _members_changed(self, group: Group, membership: Membership) -> None:
+        leader = group.leader
+        group.membership = membership
+        self._post.connect(group)
+        group.members_changed(leader)
+
+    def _removed(self, group: Group) -> None:
+        """This host's member was removed: for programs the group stops at once.
+
+        The member itself lives on for some election timeouts. The others learn with the next beat
+        that the removal is committed; if the leader dies before, they may still need this one's
+        vote to elect another, by the configuration they know.
+        """
+        if group.removed is not None or group.failed is not None:
+            return
+        error = MemberRemoved(f"member {group.member_id} was removed from group {group.id}")
+        self._batch.meta(group.id, attrs.evolve(GroupMeta.decode(group.log.meta), removed=True).encode())
+        group.set_removed(error)
+        self._leaving[group] = self._ticks + LINGER_TIMEOUTS * self.config.election_ticks
+
+    def _see_off(self) -> None:
+        """Stop removed members whose time is over, and tell those that may not know."""
+        for group in [group for group, due in self._leaving.items() if due <= self._ticks]:
+            del self._leaving[group]
+            if group.failed is None and group.removed is not None:
+                self._post.disconnect(group)
+                group.stop(group.removed)
+        due, self._to_tell = self._to_tell, []
+        for told in due:
+            tick, group, id_, address = told
+            if tick > self._ticks:
+                self._to_tell.append(told)
+            elif group.failed is None:
+                self._post.tell_removal(group, id_, address)
 
     def want_snapshot(self, group: Group, waiter: Waiter | None) -> None:
         """Take a snapshot of the group as soon as may be."""
@@ -532,12 +638,14 @@ class Scheduler:
 
         self._submit(batch, done)
 
-    def snapshot_sink(self, peer: Hello, offer: SnapshotOffer) -> SnapshotSink:  # noqa: ARG002
+    def snapshot_sink(self, peer: Hello, offer: SnapshotOffer) -> SnapshotSink:
         """Where the transport puts a snapshot it is offered."""
         group = self.groups.get(offer.group)
         if group is None or group.failed is not None or offer.generation != group.generation:
             raise GroupNotFound(offer.group)
-        if offer.to != group.member_id or offer.sender not in group.routes:
+        if offer.to != group.member_id or (
+            offer.sender not in group.routes and self._post.learn(group, offer.sender, peer) is None
+        ):
             raise NotMember(f"group {offer.group}: member {offer.to} is not here")
         return self._env.snapshots.sink(offer)
 
@@ -581,8 +689,9 @@ class Scheduler:
 
         def done() -> None:
             waiting = self._installing.pop(group)
-            group.membership = Membership.decode(snapshot.data)
-            self._post.connect(group)
+            self._members_changed(group, Membership.decode(snapshot.data))
+            if not group.raft.joint:
+                group.proposals.completed()
             self._release(group, held.responses)
             group.reads.applied(group.applied)
             for later in waiting:
@@ -612,6 +721,7 @@ class Scheduler:
         """Tell those who wait for something that belongs to no group, or left its group's tables."""
         self.catalog.stop(error)
         self._intake.stop(error)
+        self.joining.stop(error)
         self._snapshots.stop(error)
 
     def check_open(self) -> None:

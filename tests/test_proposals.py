@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from multiraft.errors import MultiraftError, NoLeader, OutcomeUnknown, ProposalDropped
-from multiraft.messages import Run
+from multiraft.errors import (
+    HostClosed,
+    MembershipRejected,
+    MultiraftError,
+    NoLeader,
+    OutcomeUnknown,
+    ProposalDropped,
+)
+from multiraft.messages import EntryKind, Run
 from multiraft.proposals import LEADERSHIP_CHANGED, RUN_BYTES_MAX, TRIES_MAX, ProposalTable
 
 
@@ -192,3 +199,46 @@ def test_a_run_that_could_not_be_sent_was_dropped_and_a_second_copy_is_unknown()
     table.lost(101)
     assert isinstance(first[0].told[0], ProposalDropped)
     assert isinstance(second[0].told[0], OutcomeUnknown)
+
+
+def test_a_refusal_for_a_change_of_leadership_names_the_term_that_is_over() -> None:
+    table, waiter = ProposalTable(), Recorder()
+    table.proposed(run(1, 10), 3, [waiter])
+    assert table.refused(10, LEADERSHIP_CHANGED)
+    assert table.dead_term == 3
+
+
+def test_a_refused_change_is_proposed_again_or_rejected_by_its_reason() -> None:
+    table, waiter = ProposalTable(), Recorder()
+    change = Run.of([b"c"], EntryKind.CONF_CHANGE_V2, origin=1, sequence=10)
+    table.proposed(change, 3, [waiter])
+    assert table.refused(10, LEADERSHIP_CHANGED)
+    assert [(queued.payload, queued.tries) for queued in table.changes] == [(b"c", 1)]
+    table.changes.clear()
+    table.proposed(change, 4, [waiter], 1)
+    assert not table.refused(10, "there is no member 9")
+    (error,) = waiter.told
+    assert isinstance(error, MembershipRejected)
+    assert error.reason == "there is no member 9"
+
+
+def test_a_change_is_done_when_no_joint_configuration_is_left() -> None:
+    table, waiter = ProposalTable(), Recorder()
+    change = Run.of([b"c"], EntryKind.CONF_CHANGE_V2, origin=1, sequence=10).placed(5, 3)
+    table.proposed(change, 3, [waiter])
+    table.changed(change, None)
+    assert waiter.told == []
+    assert table, "somebody still waits"
+    table.completed()
+    assert waiter.told == [None]
+
+
+def test_a_joint_change_that_was_entered_when_the_group_stops_may_be_done() -> None:
+    table, waiter = ProposalTable(), Recorder()
+    change = Run.of([b"c"], EntryKind.CONF_CHANGE_V2, origin=1, sequence=10).placed(5, 3)
+    table.proposed(change, 3, [waiter])
+    table.changed(change, None)
+    table.fail_all(HostClosed("closed"), unknown="closed before it was known")
+    (error,) = waiter.told
+    assert isinstance(error, OutcomeUnknown)
+    assert isinstance(error, HostClosed)

@@ -27,9 +27,12 @@ from multiraft.messages import (
     ConfState,
     EntryKind,
     Envelope,
+    JoinAnswer,
+    JoinRequest,
     Message,
     MessageType,
     ProposalRefused,
+    Removal,
     Run,
     Snapshot,
 )
@@ -60,6 +63,9 @@ _COMMIT: Final = 24
 _PROPOSAL_REFUSED: Final = 32
 _BEATS: Final = 33
 _BEAT_ACKS: Final = 34
+_REMOVAL: Final = 35
+_JOIN_REQUEST: Final = 36
+_JOIN_ANSWER: Final = 37
 
 # Rare kinds share one shape with every field in it.
 _RARE: Final = (
@@ -165,6 +171,14 @@ def _row(group: int, generation: int, message: object) -> Row:
         return (_BEATS, message.rows)
     if isinstance(message, BeatAcks):
         return (_BEAT_ACKS, message.rows)
+    if isinstance(message, Removal):
+        return (_REMOVAL, group, generation, message.to)
+    if isinstance(message, JoinRequest):
+        m = message
+        return (_JOIN_REQUEST, group, generation, m.number, m.member, m.address, m.voter, m.add)
+    if isinstance(message, JoinAnswer):
+        reason = message.refused[:MAX_REASON_CHARACTERS].encode(errors="replace").decode()
+        return (_JOIN_ANSWER, group, generation, message.number, reason)
     raise WireError(f"{type(message).__name__} is not a message between hosts")
 
 
@@ -215,6 +229,9 @@ _HEARTBEAT_SHAPE: Final = (*[int] * 7, bytes)
 _HEARTBEAT_RESP_SHAPE: Final = (*[int] * 6, bytes)
 _RARE_SHAPE: Final = (*[int] * 11, bool, bytes, list, list)
 _REFUSED_SHAPE: Final = (*[int] * 5, str)
+_REMOVAL_SHAPE: Final = (*[int] * 4,)
+_JOIN_REQUEST_SHAPE: Final = (*[int] * 5, str, bool, bool)
+_JOIN_ANSWER_SHAPE: Final = (*[int] * 4, str)
 _RUN_SHAPE: Final = (*[int] * 7, bytes)
 _NUMBERS_SHAPE: Final = (int, list)
 _SNAPSHOT_SHAPE: Final = (int, int, list, list, list, list, bool, bytes)
@@ -400,6 +417,37 @@ def _read_refused(row: list[Any]) -> Envelope:
     return group, generation, ProposalRefused(to, sequence, reason)
 
 
+def _read_removal(row: list[Any]) -> Envelope:
+    if tuple(map(type, row)) != _REMOVAL_SHAPE:
+        raise _misshapen("removal", row, _REMOVAL_SHAPE)
+    kind, group, generation, to = row
+    _u64_4(kind, group, generation, to)
+    return group, generation, Removal(to)
+
+
+def _read_join_request(row: list[Any]) -> Envelope:
+    if tuple(map(type, row)) != _JOIN_REQUEST_SHAPE:
+        raise _misshapen("join request", row, _JOIN_REQUEST_SHAPE)
+    kind, group, generation, number, member, address, voter, add = row
+    _u64_5(kind, group, generation, number, member)
+    _check_text(address)
+    return group, generation, JoinRequest(number, member, address, voter, add)
+
+
+def _read_join_answer(row: list[Any]) -> Envelope:
+    if tuple(map(type, row)) != _JOIN_ANSWER_SHAPE:
+        raise _misshapen("join answer", row, _JOIN_ANSWER_SHAPE)
+    kind, group, generation, number, refused = row
+    _u64_4(kind, group, generation, number)
+    _check_text(refused)
+    return group, generation, JoinAnswer(number, refused)
+
+
+def _check_text(text: str) -> None:
+    if len(text) > MAX_REASON_CHARACTERS:
+        raise WireError(f"a text of {len(text)} characters; allowed are {MAX_REASON_CHARACTERS}")
+
+
 def _read_beats(row: list[Any]) -> Envelope:
     return 0, 0, Beats(_read_numbers("BEATS", row, BEAT_FIELDS))
 
@@ -433,7 +481,7 @@ _Reader = Callable[[list[Any]], Envelope]
 
 
 def _readers() -> tuple[_Reader, ...]:
-    table: list[_Reader] = [_refuse_kind] * (_BEAT_ACKS + 1)
+    table: list[_Reader] = [_refuse_kind] * (_JOIN_ANSWER + 1)
     for kind in _RARE:
         table[kind] = _read_rare
     table[_PROP] = _read_prop
@@ -445,6 +493,9 @@ def _readers() -> tuple[_Reader, ...]:
     table[_PROPOSAL_REFUSED] = _read_refused
     table[_BEATS] = _read_beats
     table[_BEAT_ACKS] = _read_beat_acks
+    table[_REMOVAL] = _read_removal
+    table[_JOIN_REQUEST] = _read_join_request
+    table[_JOIN_ANSWER] = _read_join_answer
     return tuple(table)
 
 

@@ -29,7 +29,13 @@ from multiraft.raft.leader_reads import recheck_reads, release_postponed
 from multiraft.raft.outgoing import take_ready
 from multiraft.raft.progress import REPLICATE, Progress
 from multiraft.raft.ready import ReadState, Ready
-from multiraft.raft.replication import advance_commit, announce_commit, send_append, take_beats
+from multiraft.raft.replication import (
+    advance_commit,
+    announce_commit,
+    send_append,
+    send_heartbeats,
+    take_beats,
+)
 from multiraft.raft.runs import total_weight
 from multiraft.raft.state import State
 from multiraft.raft.terms import settle_term
@@ -118,6 +124,25 @@ class Raft(State):
 
     def conf_state(self) -> ConfState:
         return self.tracker.config.conf_state()
+
+    @property
+    def joint(self) -> bool:
+        """Whether the configuration in force is a joint one."""
+        return self.tracker.config.joint
+
+    @property
+    def settling(self) -> bool:
+        """On a leader: changes of earlier leaders may be unapplied, so nobody knows of any yet."""
+        return self.log.applied < self.pending_conf_index < self.term_start
+
+    @property
+    def changing(self) -> bool:
+        """On a leader that is not `settling`: a change is under way."""
+        return self.pending_conf_index > self.log.applied or self.tracker.config.joint
+
+    def objection(self, change: ConfChange) -> str | None:
+        """On a leader: why `change` would be refused now; None: it would not."""
+        return leader.objection(self, change, self.pending_conf_index)
 
     def commit_to_current_term(self) -> bool:
         """Whether a leader has committed an entry of its own term, so knows all that is committed."""
@@ -248,6 +273,10 @@ class Raft(State):
             # Without the option it leads on, and proposes nothing, until somebody else stands:
             # in a joint change it may be the only one who can complete it (§4.2.2).
             if self.config.step_down_on_removal:
+                if self.config.coalesce_beats:
+                    # Our last word: that the change is committed. Who does not know would have to
+                    # be elected by the configuration before, with the votes of those who leave.
+                    send_heartbeats(self, 0)
                 self.become_follower(self.term, NO_MEMBER)
             return
         # Fewer acknowledgements may suffice now; and who is new has to hear of us at once.

@@ -24,7 +24,7 @@ from multiraft.raft.trace import Level, RaftRole
 from multiraft.raft.transfer import on_transfer, transfer_if_caught_up
 from multiraft.types import MemberId
 
-__all__ = ["HANDLERS", "become_leader", "propose", "tick"]
+__all__ = ["HANDLERS", "become_leader", "objection", "propose", "tick"]
 
 APP_RESP: Final = MessageType.APP_RESP
 
@@ -154,7 +154,7 @@ def _allows(state: State, run: Run, pending: int) -> bool:
         raise ProposalDropped("not a configuration change") from None
     if state.config.disable_conf_change_validation:
         return True
-    reason = _objection(state, change, pending)
+    reason = objection(state, change, pending)
     if reason is None:
         return True
     if state.logger is not None:
@@ -166,7 +166,7 @@ def _allows(state: State, run: Run, pending: int) -> bool:
     return False
 
 
-def _objection(state: State, change: ConfChange, pending: int) -> str | None:
+def objection(state: State, change: ConfChange, pending: int) -> str | None:
     """Why `change` is refused; None: it is not.
 
     One change at a time: what is pending decides what the next one applies to, so the present

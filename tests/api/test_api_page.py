@@ -25,7 +25,15 @@ EXPORTED = {
 }
 
 NOT_FOR_PROGRAMS = {
-    Group: {"leader_changed", "limit", "stop", "watch_leader"},  # the scheduler's: see its docstring
+    Group: {
+        "check_running",
+        "leader_changed",
+        "limit",
+        "members_changed",
+        "set_removed",
+        "stop",
+        "watch_leader",
+    },  # the scheduler's: see its docstring
     errors: {"LogCompacted", "LogUnavailable"},  # between the core and its log
 }
 

@@ -315,7 +315,7 @@ async def test_a_removed_member_never_comes_back_under_its_id(tmp_path: Path) ->
 
 class Refusing(Journal):
     def restore(self, chunks: Iterable[bytes]) -> None:
-        raise OSError(f"{sum(map(len, chunks))} bytes that cannot be restored")
+        raise ValueError(f"{sum(map(len, chunks))} bytes that cannot be restored")
 
 
 async def test_a_state_that_cannot_be_restored_stops_its_group_alone(tmp_path: Path) -> None:

@@ -17,9 +17,12 @@ from multiraft.messages import (
     EntryKind,
     Envelope,
     HostMessage,
+    JoinAnswer,
+    JoinRequest,
     Message,
     MessageType,
     ProposalRefused,
+    Removal,
     Run,
     Snapshot,
 )
@@ -60,7 +63,7 @@ payloads = st.lists(st.binary(max_size=40), min_size=1, max_size=6)
 
 def comparable(message: object) -> object:
     """Values, all the way down: `Message` and `Run` compare by identity."""
-    if isinstance(message, (Message, ProposalRefused)):
+    if isinstance(message, (Message, ProposalRefused, Removal, JoinRequest, JoinAnswer)):
         return type(message), [comparable(getattr(message, a.name)) for a in attrs.fields(type(message))]
     if isinstance(message, Run):
         return [
@@ -88,7 +91,14 @@ def runs_after(draw: st.DrawFn, index: int, *, placed: bool = True) -> list[Run]
 
 @st.composite
 def messages(draw: st.DrawFn) -> HostMessage:
-    choice = draw(st.sampled_from([*sorted(set(M) - LOCAL), "refused"]))
+    choice = draw(st.sampled_from([*sorted(set(M) - LOCAL), "refused", "removal", "join", "joined"]))
+    text = st.text(max_size=50)
+    if choice == "removal":
+        return Removal(draw(u64))
+    if choice == "join":
+        return JoinRequest(draw(u64), draw(u64), draw(text), draw(st.booleans()), draw(st.booleans()))
+    if choice == "joined":
+        return JoinAnswer(draw(u64), draw(text))
     if choice == "refused":
         return ProposalRefused(draw(u64), draw(u64), draw(st.text(max_size=50)))
     assert isinstance(choice, MessageType)
