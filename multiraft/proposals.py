@@ -132,10 +132,6 @@ class ProposalTable:
         """Whether there is something for raft."""
         return bool(self.payloads) or bool(self.again) or bool(self.changes)
 
-    @property
-    def outstanding_count(self) -> int:
-        return 0 if self._outstanding is None else sum(len(o.waiters) for o in self._outstanding.values())
-
     def queue(self, payload: bytes, waiter: Waiter) -> None:
         self.payloads.append(payload)
         self.waiters.append(waiter)
