@@ -26,11 +26,15 @@ class Beater:
         *,
         step: Callable[[Group, Message], None],
         mark_dirty: Callable[[Group], None],
+        wake: Callable[[Group], None],
+        heard: Callable[[Group], None],
     ) -> None:
         self._groups = groups
         self._post = post
         self._step = step
         self._mark_dirty = mark_dirty
+        self._wake = wake
+        self._heard = heard
 
     def gather(self, group: Group) -> None:
         """Plain heartbeats of a group that leads are due."""
@@ -58,12 +62,16 @@ class Beater:
                     continue
             raft = group.raft
             before = raft.committed
+            if not group.awake:
+                self._wake(group)
             if raft.hear_beat(sender, term, commit):
                 peer.beat_acks += (group_id, generation, sender, to, term)
                 if not peer.queued:
                     self._post.queue(peer)
                 if raft.committed != before:
                     self._mark_dirty(group)
+                if group.bond_term != term:
+                    self._heard(group)
             else:
                 # Not from the leader we follow: the full rules decide what that means.
                 self._step(group, Message(MessageType.HEARTBEAT, to, sender, term, commit=commit))

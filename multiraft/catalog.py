@@ -306,6 +306,7 @@ class Catalog:
                 step_down_on_removal=True,
                 commit_notices=True,
                 coalesce_beats=True,
+                promise=config.check_quorum,
                 restarted=restarted,
             ),
             served,

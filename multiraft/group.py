@@ -38,6 +38,7 @@ from multiraft.waiters import Leadership, ManyWaiter, QueryWaiter, TaskWaiter
 if TYPE_CHECKING:
     from multiraft.config import HostConfig
     from multiraft.interfaces import GroupLog, SnapshotFile, StateMachine
+    from multiraft.sessions import Session
 
 
 class GroupHost(Protocol):
@@ -49,6 +50,9 @@ class GroupHost(Protocol):
 
     def mark_dirty(self, group: Group) -> None:
         """The group has work: the next pass looks at it."""
+
+    def stopped(self, group: Group) -> None:
+        """The group has failed, or was stopped on purpose: nobody may count on it any more."""
 
     def run_query(self, group: Group, request: object, waiter: Waiter) -> None:
         """Call the machine's `query`, in its worker thread if it is a blocking one."""
@@ -72,6 +76,10 @@ class Group(MembershipCalls):
         "apply_queue",
         "applying",
         "asked_snapshot",
+        "awake",
+        "bond",
+        "bond_leader",
+        "bond_term",
         "bytes_since_snapshot",
         "capture_waiters",
         "dirty",
@@ -99,6 +107,7 @@ class Group(MembershipCalls):
         "snapshot_index",
         "snapshot_interval_bytes",
         "snapshot_interval_entries",
+        "state_since",
         "unsynced",
     )
 
@@ -125,6 +134,15 @@ class Group(MembershipCalls):
         self.reads = ReadTable()
         self.routes: dict[MemberId, Any] = {}
         self.dirty = False
+        self.awake = False
+        """It is ticked: see rest.py."""
+        self.state_since = 0
+        """The tick, by the host's count, since when it has been awake, or at rest."""
+        # Attachments (liveness.py). A follower's: to whom, at which term, in which session. A leader's: the
+        # term at which members may be attached to it, and itself. No term: there is none.
+        self.bond: Session | None = None
+        self.bond_term: Term = 0
+        self.bond_leader: MemberId = 0
         self.unsynced = 0
         """Batches with something of this group that are submitted but not yet on disk."""
         self.promised = (raft.term, raft.vote)
@@ -282,7 +300,7 @@ class Group(MembershipCalls):
             members=self.members,
             version=self.membership.version,
             progress=MappingProxyType(progress),
-            at_rest=False,
+            at_rest=not self.awake and self.failed is None,
             failed=None if (error := self.failed or self.removed) is None else str(error),
         )
 
@@ -395,6 +413,7 @@ class Group(MembershipCalls):
         assert self.failed is None
         self.failed = error
         self._tell_all(error)
+        self.host.stopped(self)
 
     def _tell_all(self, error: MultiraftError) -> None:
         self.proposals.fail_all(error, unknown=f"{error} before the result was known")

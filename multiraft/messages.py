@@ -292,6 +292,48 @@ class BeatAcks:
     rows: list[int]
 
 
+class Row(enum.IntEnum):
+    """What a row of a `Pulse` says. The numbers go on the wire."""
+
+    ATTACH = 1
+    """From a follower's host: the member follows that leader at that term, and says so before it stops."""
+    LEFT = 2
+    """From a follower's host: it does not any more."""
+    RELEASED = 3
+    """From a leader's host: it does not lead at that term (any more), and never will again."""
+    COMMITTED = 4
+    """From a leader's host: the commit index, which is within what the follower has acknowledged."""
+
+
+PULSE_FIELDS: Final = 6
+
+
+@attrs.define
+class Pulse:
+    """One frame of a session between two hosts (docs/liveness.md): what is said about groups, then
+    an acknowledgement, then a beat.
+
+    Attributes:
+        half: The sender's half of the session's name; it only ever grows.
+        other: The half of the receiver that the sender knows; 0: none yet.
+        number: Counts the pulses of a session from 1, so that one that is missing shows; 0: this
+            one only introduces the sender.
+        beat: The newest beat sent in this session, this one included; 0: none.
+        ack: The newest beat of the receiver that the sender has handled in this session; 0: none.
+        urgent: A read waits for this beat: acknowledge it at once rather than with the next one.
+        rows: Flat: what (`Row`), group, generation, term, leader, and the follower or, in
+            COMMITTED, the commit index; and again.
+    """
+
+    half: int
+    other: int
+    number: int
+    beat: int
+    ack: int
+    urgent: bool
+    rows: list[int]
+
+
 @attrs.define
 class Removal:
     """What a host answers to a member whose removal it has applied. `to` is that member."""
@@ -348,9 +390,9 @@ class Lane(enum.IntEnum):
     BULK = 1
 
 
-HostMessage = Message | ProposalRefused | Beats | BeatAcks | Removal | JoinRequest | JoinAnswer
+HostMessage = Message | ProposalRefused | Beats | BeatAcks | Pulse | Removal | JoinRequest | JoinAnswer
 
 Envelope = tuple[GroupId, int, HostMessage]
 """(group, the group's generation, message). A message of another generation is dropped.
 
-`Beats` and `BeatAcks` are about many groups and name them inside; theirs are 0 and 0."""
+`Beats`, `BeatAcks` and `Pulse` are about many groups and name them inside; theirs are 0 and 0."""

@@ -54,9 +54,17 @@ class Post:
         self._groups = groups
         self._call_soon = call_soon
         self._mark_dirty = mark_dirty
-        self._peers: dict[str, Peer] = {}
+        self.peers: dict[str, Peer] = {}
+        """Other hosts by address."""
         self._sending: list[Peer] = []
         self.lost_messages = 0
+        # What liveness.py does here; set once, as each of the two needs the other.
+        self.carry: Callable[[Group, Message], bool] = lambda *_: False
+        """Whether a beat says what this heartbeat, which has a context, would."""
+        self.lane_lost: Callable[[Peer], None] = lambda _: None
+        """Something of the liveness lane was not taken."""
+        self.released: Callable[[Peer], None] = lambda _: None
+        """The link to it is closed."""
 
     def route(self, group: Group, message: Message) -> None:
         """Queue one message for the end of the pass. Takes the message over."""
@@ -65,6 +73,8 @@ class Post:
             return  # a member that left; nobody there to tell
         way = WAYS[message.type]
         if way == LIVENESS:
+            if message.context and message.type is MessageType.HEARTBEAT and self.carry(group, message):
+                return
             peer.liveness.append((group.id, group.generation, message))
         else:
             if way == APPEND:
@@ -96,6 +106,9 @@ class Post:
             if peer.lost:
                 lost, peer.lost = peer.lost, []
                 self._lost(peer, lost)
+            if peer.liveness_lost:
+                peer.liveness_lost = False
+                self.lane_lost(peer)
 
     def _lost(self, peer: Peer, items: list[Envelope]) -> None:
         """The transport would not take these: the cores must not count on them."""
@@ -147,23 +160,23 @@ class Post:
         )
 
     def _peer(self, address: str) -> Peer:
-        peer = self._peers.get(address)
+        peer = self.peers.get(address)
         if peer is None:
-            peer = self._peers[address] = Peer(address)
+            peer = self.peers[address] = Peer(address)
             # At once: an election must not wait for a link, nor an append for the election.
             self._transport.connect(address)
         return peer
 
     def peer_up(self, peer: Hello, lane: Lane) -> None:
         """Our stream is open (again): forwarded proposals that may have been lost go once more."""
-        if lane is Lane.BULK and (route := self._peers.get(peer.address)) is not None:
+        if lane is Lane.BULK and (route := self.peers.get(peer.address)) is not None:
             route.connected = True
             # Before the next pass forwards anything new: the leader wants runs in order.
             self._call_soon(lambda: self._resend(route))
 
     def peer_down(self, address: str, lane: Lane, reason: str) -> None:  # noqa: ARG002
         """Our stream broke: appends in it may be lost, so probe before sending more."""
-        if lane is Lane.BULK and (route := self._peers.get(address)) is not None:
+        if lane is Lane.BULK and (route := self.peers.get(address)) is not None:
             route.connected = False
             self._call_soon(lambda: self._unreachable(route))
 
@@ -194,6 +207,7 @@ class Post:
             for member, route in group.routes.items():
                 if route is peer:
                     group.raft.report_unreachable(member)
+                    self._mark_dirty(group)  # a leader at rest does not rest on
 
     def refuse(self, group: Group, to: MemberId, sequence: int, reason: str) -> None:
         peer: Peer | None = group.routes.get(to)
@@ -272,8 +286,9 @@ class Post:
         Not before a whole interval without any: what was said last has to get there, and a
         member that leaves is often followed by another at the same place.
         """
-        for peer in [peer for peer in self._peers.values() if not peer.groups]:
+        for peer in [peer for peer in self.peers.values() if not peer.groups]:
             if peer.idle and not peer.queued:
-                del self._peers[peer.address]
+                del self.peers[peer.address]
                 self._transport.release(peer.address)
+                self.released(peer)
             peer.idle = True

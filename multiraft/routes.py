@@ -6,6 +6,7 @@ Grouping by host is what makes a thousand groups as cheap on the wire as one.
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from multiraft.interfaces import Transport
 from multiraft.messages import (
@@ -19,6 +20,9 @@ from multiraft.messages import (
     MessageType,
 )
 from multiraft.types import GroupId
+
+if TYPE_CHECKING:
+    from multiraft.sessions import Session
 
 _LIVENESS = {
     MessageType.VOTE,
@@ -72,9 +76,11 @@ class Peer:
         "groups",
         "idle",
         "liveness",
+        "liveness_lost",
         "lost",
         "queued",
         "refusals",
+        "session",
     )
 
     def __init__(self, address: str) -> None:
@@ -95,6 +101,10 @@ class Peer:
         self.refusals: deque[Envelope] = deque(maxlen=REFUSALS_MAX)
         """The last refusals of forwarded proposals: somebody waits for each."""
         self.queued = False
+        self.session: Session | None = None
+        """What the liveness lanes to and from it make together."""
+        self.liveness_lost = False
+        """The transport would not take something of the liveness lane."""
 
     def flush(self, transport: Transport) -> None:
         """Hand the pass's messages over. What the bulk lane refuses is left in `lost`."""
@@ -105,7 +115,8 @@ class Peer:
             items, self.liveness = self.liveness, []
             # Refused liveness messages are gone: the next tick makes new ones.
             for start in range(0, len(items), FRAME_MESSAGES_MAX):
-                transport.send(self.address, Lane.LIVENESS, items[start : start + FRAME_MESSAGES_MAX])
+                if not transport.send(self.address, Lane.LIVENESS, items[start : start + FRAME_MESSAGES_MAX]):
+                    self.liveness_lost = True
         if self.bulk:
             self.flush_bulk(transport)
 

@@ -43,6 +43,7 @@ from multiraft.installer import Held, Installer
 from multiraft.intake import Intake
 from multiraft.interfaces import WriteBatch
 from multiraft.joining import Joining
+from multiraft.liveness import Liveness
 from multiraft.membership import GroupMeta, Membership
 from multiraft.messages import (
     BeatAcks,
@@ -57,6 +58,7 @@ from multiraft.messages import (
     Message,
     MessageType,
     ProposalRefused,
+    Pulse,
     Removal,
     Run,
     Snapshot,
@@ -66,6 +68,7 @@ from multiraft.proposals import Waiter
 from multiraft.raft.core import RaftRole
 from multiraft.raft.failures import ConfChangeRefused, PeerNotFound, RaftFailure, StepLocalMessage
 from multiraft.raft.ready import Ready
+from multiraft.rest import Rest
 from multiraft.snapshots import Snapshots
 from multiraft.statistics import PassHistogram, SchedulerStatistics
 from multiraft.ticker import Ticker
@@ -130,7 +133,33 @@ class Scheduler:
             call_soon=self._call_soon,
             mark_dirty=self.mark_dirty,
         )
-        self._beater = Beater(self.groups, self._post, step=self._step_core, mark_dirty=self.mark_dirty)
+        self._rest = Rest(
+            config,
+            mark_dirty=self.mark_dirty,
+            beat=lambda group: self._beater.gather(group),
+            queue=lambda session: self._liveness.queue(session),
+        )
+        self._liveness = Liveness(
+            config,
+            environment.hello.epoch,
+            self.groups,
+            self._post,
+            self._rest,
+            step=self._step_core,
+            mark_dirty=self.mark_dirty,
+            call_soon=self._call_soon,
+        )
+        self._post.carry = self._liveness.carry
+        self._post.lane_lost = self._liveness.lost
+        self._post.released = self._liveness.released
+        self._beater = Beater(
+            self.groups,
+            self._post,
+            step=self._step_core,
+            mark_dirty=self.mark_dirty,
+            wake=self._rest.wake,
+            heard=self._liveness.heard,
+        )
         self._intake = Intake(
             config,
             self._clock,
@@ -188,8 +217,7 @@ class Scheduler:
             apply_executor,
             self._submit,
         )
-        self.peer_up = self._post.peer_up
-        self.peer_down = self._post.peer_down
+        self.stopped = self._liveness.check
         self.run_query = self._intake.run_query
         self._histogram = PassHistogram()
         self._applied_entries = 0
@@ -235,6 +263,8 @@ class Scheduler:
         if not group.dirty:
             group.dirty = True
             self._dirty.append(group)
+            if not group.awake:
+                self._rest.wake(group)
             self.wake()
 
     def wake(self) -> None:
@@ -272,6 +302,8 @@ class Scheduler:
                 self._intake.ask(group)
         if raft.has_ready():
             self._handle(group, raft.ready())
+        if group.bond_term:
+            self._liveness.check(group)
 
     def _handle(self, group: Group, ready: Ready) -> None:
         """Hand out one Ready: messages, what to write, what to apply."""
@@ -328,6 +360,11 @@ class Scheduler:
         """The end of a pass: everything gathered goes out."""
         self._applier.flush()
         self._intake.flush_queries()
+        # Those whose turn has not come: what they do not keep to any more must be said before any
+        # acknowledgement of a beat leaves.
+        for group in self._dirty:
+            self._liveness.check(group)
+        self._liveness.flush()
         self._post.flush()
         if self._held and not self._batch:
             # Only answers that wait for earlier batches of their groups: behind the last of them.
@@ -392,13 +429,8 @@ class Scheduler:
         self._intake.watch(group)
 
     def _tick(self, now: float) -> None:
-        for group in self.groups.values():
-            if group.failed is None:
-                raft = group.raft
-                if raft.tick():
-                    self.mark_dirty(group)
-                if raft.beat_due:
-                    self._beater.gather(group)
+        self._rest.tick()
+        self._liveness.tick()
         self._intake.tick(now)
         if self._snapshots.busy:
             self._snapshots.start()
@@ -421,6 +453,16 @@ class Scheduler:
             group = self.groups.get(group_id)
             if group is not None and group.failed is None and group.applied > group.snapshot_index:
                 self._snapshots.want(group, None)
+
+    def peer_up(self, peer: Hello, lane: Lane) -> None:
+        """Our stream to `peer` is open."""
+        self._liveness.peer_up(peer, lane)
+        self._post.peer_up(peer, lane)
+
+    def peer_down(self, address: str, lane: Lane, reason: str) -> None:
+        """Our stream to `address` is not open."""
+        self._liveness.peer_down(address, lane)
+        self._post.peer_down(address, lane, reason)
 
     def receive(self, peer: Hello, lane: Lane, items: list[Envelope]) -> None:  # noqa: ARG002
         """Queue one frame for the next pass."""
@@ -445,6 +487,9 @@ class Scheduler:
                     continue
                 if type(message) is BeatAcks:
                     self._beater.hear_acks(message.rows)
+                    continue
+                if type(message) is Pulse:
+                    self._liveness.hear(peer, message)
                     continue
                 if type(message) is JoinRequest:
                     self.joining.requested(peer, group_id, message)
@@ -473,15 +518,26 @@ class Scheduler:
         if message.sender not in group.routes and self._post.learn(group, message.sender, peer) is None:
             return
         kind = message.type
+        if not group.awake or message.term != group.raft.term:
+            # What a message of another term means hangs on when the leader was last heard.
+            self._on_time(group)
         if kind is MessageType.PROP:
             self._intake.step_forwarded(group, message)
         elif kind is MessageType.READ_INDEX and self._ticker.next_at <= self._clock.now():
             self._late_reads.append((group, message))  # as with our own: see `run_pass`
         elif kind is not MessageType.SNAP:  # a snapshot arrives as a file, in a request of its own
+            raft = group.raft
             try:
-                group.raft.step(message)
+                raft.step(message)
             except MultiraftError as error:
                 self._step_failed(group, error)
+            if (
+                (kind is MessageType.APP or kind is MessageType.HEARTBEAT)
+                and group.bond_term != raft.term
+                and message.term == raft.term
+                and message.sender == raft.leader
+            ):
+                self._liveness.heard(group)
         if not group.dirty:
             self.mark_dirty(group)  # whether anything came of it is asked once, at its turn
 
@@ -492,7 +548,15 @@ class Scheduler:
                 self._step_core(group, message)
                 self.mark_dirty(group)
 
+    def _on_time(self, group: Group) -> None:
+        """Before the core hears something: it goes by the time that it is."""
+        if not group.awake:
+            self._rest.wake(group)
+        else:
+            self._rest.fold(group)
+
     def _step_core(self, group: Group, message: Message) -> None:
+        self._on_time(group)
         try:
             group.raft.step(message)
         except MultiraftError as error:
@@ -536,6 +600,8 @@ class Scheduler:
         if work.capture is not None:
             self._snapshots.captured(work)
         if work.configured:
+            if group.bond_term:
+                self._liveness.check(group)  # one that is out of its group leads it no more
             if not group.raft.joint:
                 proposals.completed()
             if group.member_id not in group.raft.progress:
@@ -661,6 +727,7 @@ class Scheduler:
         """How much went through since the host was opened."""
         return SchedulerStatistics(
             groups=len(self.groups),
+            at_rest=sum(1 for g in self.groups.values() if not g.awake and g.failed is None),
             leading=sum(1 for g in self.groups.values() if g.raft.role is RaftRole.LEADER),
             stopped=sum(1 for g in self.groups.values() if g.failed is not None),
             passes=self._histogram.count,

@@ -41,6 +41,8 @@ class SchedulerStatistics:
 
     groups: int
     leading: int
+    at_rest: int
+    """Groups without business, which cost nothing."""
     stopped: int
     """Groups that failed here and are stopped."""
     passes: int

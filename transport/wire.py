@@ -22,6 +22,7 @@ import cbor2
 from multiraft.messages import (
     BEAT_ACK_FIELDS,
     BEAT_FIELDS,
+    PULSE_FIELDS,
     BeatAcks,
     Beats,
     ConfState,
@@ -32,6 +33,7 @@ from multiraft.messages import (
     Message,
     MessageType,
     ProposalRefused,
+    Pulse,
     Removal,
     Run,
     Snapshot,
@@ -66,6 +68,7 @@ _BEAT_ACKS: Final = 34
 _REMOVAL: Final = 35
 _JOIN_REQUEST: Final = 36
 _JOIN_ANSWER: Final = 37
+_PULSE: Final = 38
 
 # Rare kinds share one shape with every field in it.
 _RARE: Final = (
@@ -171,6 +174,9 @@ def _row(group: int, generation: int, message: object) -> Row:
         return (_BEATS, message.rows)
     if isinstance(message, BeatAcks):
         return (_BEAT_ACKS, message.rows)
+    if isinstance(message, Pulse):
+        p = message
+        return (_PULSE, p.half, p.other, p.number, p.beat, p.ack, p.urgent, p.rows)
     if isinstance(message, Removal):
         return (_REMOVAL, group, generation, message.to)
     if isinstance(message, JoinRequest):
@@ -234,6 +240,7 @@ _JOIN_REQUEST_SHAPE: Final = (*[int] * 5, str, bool, bool)
 _JOIN_ANSWER_SHAPE: Final = (*[int] * 4, str)
 _RUN_SHAPE: Final = (*[int] * 7, bytes)
 _NUMBERS_SHAPE: Final = (int, list)
+_PULSE_SHAPE: Final = (*[int] * 6, bool, list)
 _SNAPSHOT_SHAPE: Final = (int, int, list, list, list, list, bool, bytes)
 
 # Packing as unsigned 64-bit numbers is the range check: negative or larger raises struct.error.
@@ -461,13 +468,29 @@ def _read_numbers(what: str, row: list[Any], fields: int) -> list[int]:
     if tuple(map(type, row)) != _NUMBERS_SHAPE:
         raise _misshapen(what, row, _NUMBERS_SHAPE)
     numbers: list[int] = row[1]
-    if not numbers or len(numbers) % fields:
+    if not numbers:
+        raise WireError(f"{what}: no rows")
+    return _check_numbers(what, numbers, fields)
+
+
+def _check_numbers(what: str, numbers: list[int], fields: int) -> list[int]:
+    if len(numbers) % fields:
         raise WireError(f"{what}: {len(numbers)} numbers do not make rows of {fields}")
     if set(map(type, numbers)) != {int}:
         raise WireError(f"{what}: holds something that is no number")
     if min(numbers) < 0 or max(numbers) >> 64:
         raise WireError(f"{what}: a number outside 0 to 2**64 - 1")
     return numbers
+
+
+def _read_pulse(row: list[Any]) -> Envelope:
+    if tuple(map(type, row)) != _PULSE_SHAPE:
+        raise _misshapen("PULSE", row, _PULSE_SHAPE)
+    kind, half, other, number, beat, ack, urgent, rows = row
+    _u64_6(kind, half, other, number, beat, ack)
+    if rows:
+        _check_numbers("PULSE", rows, PULSE_FIELDS)
+    return 0, 0, Pulse(half, other, number, beat, ack, urgent, rows)
 
 
 def _refuse_kind(row: list[Any]) -> NoReturn:
@@ -481,7 +504,7 @@ _Reader = Callable[[list[Any]], Envelope]
 
 
 def _readers() -> tuple[_Reader, ...]:
-    table: list[_Reader] = [_refuse_kind] * (_JOIN_ANSWER + 1)
+    table: list[_Reader] = [_refuse_kind] * (_PULSE + 1)
     for kind in _RARE:
         table[kind] = _read_rare
     table[_PROP] = _read_prop
@@ -496,6 +519,7 @@ def _readers() -> tuple[_Reader, ...]:
     table[_REMOVAL] = _read_removal
     table[_JOIN_REQUEST] = _read_join_request
     table[_JOIN_ANSWER] = _read_join_answer
+    table[_PULSE] = _read_pulse
     return tuple(table)
 
 

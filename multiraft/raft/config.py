@@ -40,6 +40,9 @@ class CoreConfig:
             with the next append, instead of by an empty append that must be answered.
         restarted: This member may have heard a leader before its host stopped. With LEASE it then
             votes for nobody for an election timeout: the leader's lease may count on that.
+        promise: A follower keeps the promise that a leader's lease counts on, whatever becomes of term
+            and leader: for an election timeout since it last heard a leader it votes for nobody,
+            unless that leader itself ordered it (`leader_gone`, a transfer).
         coalesce_beats: Hand out plain heartbeats by `Raft.take_beats` instead of as messages, and
             none to a follower that an append went to since the last one. A new commit index
             goes along with appends and beats, and by a notice only to members that wait for it;
@@ -64,6 +67,7 @@ class CoreConfig:
     disable_conf_change_validation: bool = False
     commit_notices: bool = False
     coalesce_beats: bool = False
+    promise: bool = False
     restarted: bool = False
 
     def validate(self) -> None:

@@ -6,7 +6,7 @@ follower.py, candidate.py and leader.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from multiraft.errors import ProposalDropped
@@ -23,7 +23,7 @@ from multiraft.messages import (
 from multiraft.raft import candidate, follower, leader
 from multiraft.raft.confchange import apply_change
 from multiraft.raft.config import CoreConfig
-from multiraft.raft.election import on_vote_request, stand
+from multiraft.raft.election import in_lease, on_vote_request, stand
 from multiraft.raft.failures import PeerNotFound, StepLocalMessage
 from multiraft.raft.leader_reads import recheck_reads, release_postponed
 from multiraft.raft.outgoing import take_ready
@@ -40,7 +40,7 @@ from multiraft.raft.runs import total_weight
 from multiraft.raft.state import State
 from multiraft.raft.terms import settle_term
 from multiraft.raft.trace import Level, RaftRole
-from multiraft.types import Index, MemberId, Term
+from multiraft.types import Index, MemberId, ReadMode, Term
 
 __all__ = ["CoreConfig", "Level", "Raft", "RaftRole", "ReadState", "Ready"]
 
@@ -179,11 +179,11 @@ class Raft(State):
 
     def tick(self) -> bool:
         """One tick interval has passed. Returns whether anything but a beat may have come of it."""
+        if self.quiet_ticks:
+            self.quiet_ticks -= 1
         if self.role is RaftRole.LEADER:
             leader.tick(self)
             return bool(self.messages) or self.role is not RaftRole.LEADER
-        if self.quiet_ticks:
-            self.quiet_ticks -= 1
         self.election_elapsed += 1
         if self.election_elapsed < self.election_timeout or not self.promotable:
             return False
@@ -221,8 +221,27 @@ class Raft(State):
         progress.flow_paused = False
         return True
 
+    def slept(self, ticks: int, answers: Sequence[tuple[MemberId, int]] = ()) -> None:
+        """On a leader: `ticks` have passed without `tick`. The next check for a quorum is a whole election
+        timeout away.
+
+        `answers`, ascending by the second part: members that vouched for us at this term, and how many
+        ticks before now that was asked of them, at most `ticks`. A lease may count from there.
+        """
+        self.ticks += ticks
+        self.election_elapsed = 0
+        for member, ago in answers:
+            self.reads.acknowledge(member, self.reads.beat(self.ticks - ago), self.tracker)
+
+    def leader_gone(self, leader: MemberId, term: Term) -> None:
+        """`leader` itself says that it does not lead at `term` any more: it holds us to nothing."""
+        if self.role is RaftRole.FOLLOWER and self.term == term and self.leader == leader:
+            self.leader = NO_MEMBER
+
     def campaign(self) -> None:
         """Stand for election now, if this member may."""
+        if self.config.promise and self.config.read_mode is ReadMode.LEASE and in_lease(self):
+            return  # the leader's lease counts on us, and our own vote would be the first to break it
         stand(self)
 
     # --- requests of our own host ------------------------------------------------------------

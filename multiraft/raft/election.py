@@ -41,6 +41,8 @@ def start_campaign(state: State, kind: Campaign) -> None:
         if logger is not None:
             logger(Level.WARN, f"{state.id:x} is unpromotable and can not campaign")
         return
+    if state.quiet_ticks and state.config.promise and kind is not Campaign.TRANSFER:
+        return  # our own vote would break the promise to the leader that we heard
     log = state.log
     # Configurations count from when they are applied. Campaigning under an outdated one could
     # win a majority that does not overlap with the present one's.
@@ -120,6 +122,15 @@ def on_vote_request(state: State, message: Message) -> None:
     """A (pre-)vote is asked for, at our own term or, for a pre-vote, a higher one."""
     kind = message.type
     pre_vote = kind is MessageType.PRE_VOTE
+    if (
+        state.quiet_ticks
+        and state.config.promise
+        and message.context != TRANSFER_CONTEXT
+        and (pre_vote or state.vote != message.sender)
+    ):
+        # Of a higher term it would have been dropped before; but somebody may have raised ours.
+        # Whoever has our vote already may hear so again.
+        return
     may_vote = (
         state.vote == message.sender
         or (state.vote == NO_MEMBER and state.leader == NO_MEMBER)

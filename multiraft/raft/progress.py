@@ -47,6 +47,8 @@ class Progress:
             answer lifts it for one append.
         recent_active: It answered since the last check for a quorum (thesis §6.2).
         is_learner: It gets the log but has no vote (thesis §4.2.1).
+        vouch: While not None, its host vouches for it without being asked for each group: it follows us,
+            and counts as active. The host's object; what it is means nothing here.
     """
 
     __slots__ = (
@@ -62,6 +64,7 @@ class Progress:
         "sent_commit",
         "silent_beats",
         "state",
+        "vouch",
     )
 
     def __init__(
@@ -84,6 +87,7 @@ class Progress:
         self.recent_active = recent_active
         self.is_learner = is_learner
         self.inflights = inflights
+        self.vouch: object | None = None
 
     def start_over(self, match: Index, next_index: Index) -> None:
         """Forget what a former term knew. Nobody counts as active yet."""
@@ -94,6 +98,7 @@ class Progress:
         self.appended = self.answered = False
         self.silent_beats = 0
         self.recent_active = False
+        self.vouch = None
 
     # --- changes of state ------------------------------------------------------------------
 

@@ -66,6 +66,11 @@ class ReadQueue:
         self.postponed.clear()
 
     @property
+    def waiting(self) -> bool:
+        """Whether anybody waits for an answer."""
+        return bool(self._waiting) or bool(self.postponed)
+
+    @property
     def last_position(self) -> int:
         """Of the newest read that still waits; 0: none does."""
         return self._waiting[-1].position if self._waiting else 0

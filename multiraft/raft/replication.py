@@ -126,6 +126,7 @@ def take_beats(state: State) -> list[tuple[MemberId, Index]]:
     for an answer. If it was lost, no append follows it in time, or one does and is refused; so
     the next beat, or that refusal, finds out. But only while answers come: on a lane that is
     slower than an election timeout appends arrive too late to keep a follower from standing.
+    So are those that have our whole log and whose hosts vouch for them.
     """
     state.beat_due = False
     committed = state.log.committed
@@ -134,6 +135,12 @@ def take_beats(state: State) -> list[tuple[MemberId, Index]]:
         commit = min(progress.match, committed)
         appended, answered = progress.appended, progress.answered
         progress.appended = progress.answered = False
+        if (
+            progress.vouch is not None
+            and progress.state is REPLICATE
+            and progress.match == state.log.last_index
+        ):
+            continue  # its host vouches for it, and there is nothing to repair
         if appended and answered and progress.state is REPLICATE and progress.sent_commit >= commit:
             continue
         progress.sent_commit = commit

@@ -39,7 +39,7 @@ class State:
         election_elapsed: Ticks since the election timer was reset. On a leader: since the
             last check for a quorum.
         heartbeat_elapsed: A leader's ticks since its last heartbeat.
-        quiet_ticks: No vote leaves for so many ticks: a lease may count on it (`restarted`).
+        quiet_ticks: No vote leaves for so many ticks: a lease may count on it (`restarted`, `promise`).
         ticks: A leader's ticks since its election; leases count in it.
         election_timeout: What `election_elapsed` has to reach; drawn at every reset.
         lead_transferee: Whom leadership is being handed to; 0: nobody.
@@ -178,6 +178,10 @@ class State:
 
     def reset(self, term: Term) -> None:
         """Forget what belongs to a role. The vote belongs to the term and stays with it."""
+        if self.config.promise and self.leader not in (NO_MEMBER, self.id):
+            # A late refusal may raise the term, and a candidate's first message clear the leader; what
+            # was promised to the leader that we heard holds all the same (thesis §6.4.1).
+            self.quiet_ticks = max(self.quiet_ticks, self.election_ticks - self.election_elapsed)
         if self.term != term:
             assert term > self.term, "terms never fall"
             self.term = term

@@ -111,7 +111,7 @@ class Tracker:
 
     def start_activity_check(self) -> None:
         for _member, progress in self.others:
-            progress.recent_active = False
+            progress.recent_active = progress.vouch is not None
 
     # --- votes -----------------------------------------------------------------------------
 

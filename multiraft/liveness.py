@@ -1,0 +1,417 @@
+"""Liveness between hosts: who gave whose leader its word, and what the beats of a host then mean.
+
+A follower *attaches* its group to its leader's host, once per term and session; from then on one beat
+and one acknowledgement per pair of hosts are worth a heartbeat and its answer of every attached group,
+with proof for each. docs/liveness.md has the rules, why they suffice, and what each of them prevents.
+
+Everything here happens within a pass, or is asked to; pulses are made at its very end, from what
+the cores are then. So an acknowledgement never leaves before a detachment that was due before it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Final, cast
+
+from multiraft.config import HostConfig
+from multiraft.group import Group
+from multiraft.messages import PULSE_FIELDS, Hello, Lane, Message, MessageType, Pulse, Row
+from multiraft.post import Post
+from multiraft.raft.core import RaftRole
+from multiraft.rest import Rest
+from multiraft.routes import Peer
+from multiraft.sessions import Follower, Question, Session
+from multiraft.types import GroupId, Index, MemberId, Term
+
+EPOCH_SHIFT: Final = 32
+"""Halves of one start of a host: more than it can begin in a lifetime at one per tick."""
+
+
+class Liveness:
+    """The sessions of a host, and their books."""
+
+    def __init__(
+        self,
+        config: HostConfig,
+        epoch: int,
+        groups: Mapping[GroupId, Group],
+        post: Post,
+        rest: Rest,
+        *,
+        step: Callable[[Group, Message], None],
+        mark_dirty: Callable[[Group], None],
+        call_soon: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._config = config
+        self._groups = groups
+        self._post = post
+        self._rest = rest
+        self._step = step
+        self._mark_dirty = mark_dirty
+        self._call_soon = call_soon
+        self._halves = itertools.count((epoch << EPOCH_SHIFT) + 1)
+        self._queued: list[Session] = []
+
+    def _session(self, peer: Peer) -> Session:
+        if peer.session is None:
+            peer.session = Session(peer, self._halves.__next__)
+        return peer.session
+
+    def _sessions(self) -> Iterator[Session]:
+        return (peer.session for peer in self._post.peers.values() if peer.session is not None)
+
+    def queue(self, session: Session) -> None:
+        """It may have something to say at the end of the pass."""
+        if not session.queued:
+            session.queued = True
+            self._queued.append(session)
+
+    # --- what the network tells ----------------------------------------------------------------------
+
+    def peer_up(self, peer: Hello, lane: Lane) -> None:
+        """Our stream is open. The other side need not know that the one before it broke."""
+        if lane is Lane.LIVENESS:
+            self._call_soon(partial(self._lane_changed, peer.address, True))
+
+    def peer_down(self, address: str, lane: Lane) -> None:
+        if lane is Lane.LIVENESS:
+            self._call_soon(partial(self._lane_changed, address, False))
+
+    def _lane_changed(self, address: str, up: bool) -> None:
+        peer = self._post.peers.get(address)
+        if peer is not None:
+            session = self._session(peer)
+            self._renew(session)
+            session.lane_up = up
+
+    def lost(self, peer: Peer) -> None:
+        """The transport would not take something of the lane, in which nothing may be missing."""
+        if peer.session is not None and peer.session.is_open:
+            self._call_soon(partial(self._renew, peer.session))
+
+    def released(self, peer: Peer) -> None:
+        """The link to it is closed, as no group needs it."""
+        if peer.session is not None:
+            self._end(peer.session)
+
+    def hear(self, host: Hello, pulse: Pulse) -> None:
+        """One frame of the other side, of whatever session."""
+        peer = self._post.peers.get(host.address)
+        if peer is None:
+            return  # no group has a member there
+        session = self._session(peer)
+        if host.host_id != session.host_id:
+            self._end(session)
+            session.met_stranger(host.host_id)
+        if pulse.half < session.other:
+            return
+        if pulse.half > session.other:
+            self._end(session)
+            session.met(pulse.half)
+            self.queue(session)
+        if pulse.other != session.half:
+            return  # of a session that we have left, or a first word to us
+        if not session.is_open:
+            self._open(session)
+        if pulse.number == 0:
+            return
+        next_one = session.follows(pulse)
+        if next_one is None:
+            return
+        if not next_one:
+            self._renew(session)
+            return
+        rows = pulse.rows
+        for row in zip(*[iter(rows)] * PULSE_FIELDS, strict=True):
+            self._hear_row(session, *row)
+        if pulse.ack:
+            self._answered(session.hear_ack(pulse.ack))
+            if session.has_questions:
+                self.queue(session)
+        if pulse.beat:
+            session.hear_beat(pulse.beat, pulse.urgent)
+            if pulse.urgent:
+                self.queue(session)
+
+    def _hear_row(
+        self,
+        session: Session,
+        what: int,
+        group_id: GroupId,
+        generation: int,
+        term: Term,
+        leader: MemberId,
+        last: int,
+    ) -> None:
+        if what == Row.ATTACH:
+            self._attached(session, group_id, generation, term, leader, last)
+        elif what == Row.LEFT:
+            self._left(session, group_id, generation, term)
+        elif what == Row.RELEASED:
+            self._released(session, group_id, generation, term)
+        elif what == Row.COMMITTED:
+            self._committed(session, group_id, generation, term, last)
+        # What a later version says beside these is no concern of ours.
+
+    # --- sessions begin and end ----------------------------------------------------------------------
+
+    def _open(self, session: Session) -> None:
+        session.opened()
+        self.queue(session)
+        # Leaders whose members are there: their heartbeats bring the attachments.
+        for group_id in sorted(session.peer.groups):
+            group = self._groups.get(group_id)
+            if group is not None and group.raft.role is RaftRole.LEADER:
+                self._rest.wake(group)
+
+    def _renew(self, session: Session, *, silent: bool = False) -> None:
+        """The session is over; try for another one."""
+        self._end(session, silent=silent)
+        session.begin()
+        self.queue(session)
+
+    def _end(self, session: Session, *, silent: bool = False) -> None:
+        """Clear both books. Nothing of this session is said or believed any more."""
+        left = session.close()
+        led, session.led = session.led, {}
+        followed, session.followed = session.followed, {}
+        for group in followed.values():
+            # Its time goes on from the last beat or message that was handled.
+            self._rest.wake(group)
+            self._rest.fold(group)
+            group.bond = None
+            group.bond_term = 0
+        for follower in led.values():
+            group = follower.group
+            self._rest.wake(group)
+            self._unvouch(follower)
+            if silent and follower.progress is not None:
+                follower.progress.recent_active = False
+                # Is there a quorum without it? The check at the next tick tells.
+                group.raft.election_elapsed = self._config.election_ticks - 1
+        self._ask_each(left)
+
+    def tick(self) -> None:
+        """A tick interval is over. After all that has arrived, and after the groups' own ticks."""
+        beats = self._rest.ticks % self._config.heartbeat_ticks == 0
+        for peer in self._post.peers.values():
+            if not peer.groups and peer.session is None:
+                continue
+            session = self._session(peer)
+            if session.is_open:
+                session.silent += 1
+                session.unanswered += 1
+                if max(session.silent, session.unanswered) >= self._config.election_ticks:
+                    self._renew(session, silent=True)
+            if beats:
+                session.interval_over()
+                self.queue(session)
+
+    # --- attachments, as a follower ------------------------------------------------------------------
+
+    def heard(self, group: Group) -> None:
+        """The core, as a follower, had its timer reset by its leader, to which it is not attached."""
+        self.check(group)
+        raft = group.raft
+        peer: Peer | None = group.routes.get(raft.leader)
+        session = None if peer is None else peer.session
+        if session is None or not session.is_open:
+            return
+        group.bond, group.bond_term, group.bond_leader = session, raft.term, raft.leader
+        session.followed[group.id] = group
+        session.say(Row.ATTACH, group.id, group.generation, raft.term, raft.leader, group.member_id)
+        self.queue(session)
+
+    def _released(self, session: Session, group_id: GroupId, generation: int, term: Term) -> None:
+        """That leader does not lead any more: the word is given back, and the promise with it."""
+        group = session.followed.get(group_id)
+        if group is None or group.generation != generation or group.bond_term != term:
+            return
+        self._rest.wake(group)
+        self._rest.fold(group)
+        del session.followed[group_id]
+        group.bond = None
+        group.bond_term = 0
+        group.raft.leader_gone(group.bond_leader, term)
+        self._mark_dirty(group)
+
+    def _committed(
+        self, session: Session, group_id: GroupId, generation: int, term: Term, commit: Index
+    ) -> None:
+        group = session.followed.get(group_id)
+        if group is None or group.generation != generation or group.bond_term != term:
+            return
+        raft = group.raft
+        before = raft.committed
+        self._rest.wake(group)
+        if not raft.hear_beat(group.bond_leader, term, commit):
+            message = Message(MessageType.HEARTBEAT, group.member_id, group.bond_leader, term, commit=commit)
+            self._step(group, message)
+            self._mark_dirty(group)
+        elif raft.committed != before:
+            self._mark_dirty(group)
+
+    # --- attachments, as a leader --------------------------------------------------------------------
+
+    def _attached(
+        self,
+        session: Session,
+        group_id: GroupId,
+        generation: int,
+        term: Term,
+        leader: MemberId,
+        member: MemberId,
+    ) -> None:
+        group = self._groups.get(group_id)
+        if (
+            group is None
+            or group.failed is not None
+            or group.generation != generation
+            or group.member_id != leader
+            or group.raft.role is not RaftRole.LEADER
+            or group.raft.term != term
+        ):
+            # Or that member would be loyal for ever.
+            session.say(Row.RELEASED, group_id, generation, term, leader, member)
+            self.queue(session)
+            return
+        before = session.led.get(group_id)
+        if before is not None:
+            self._unvouch(before)
+        progress = group.raft.progress.get(member)
+        follower = session.led[group_id] = Follower(session, group, term, member, progress)
+        if progress is not None:
+            progress.vouch = follower
+            progress.recent_active = True
+        group.bond_term, group.bond_leader = term, leader
+        self._rest.wake(group)
+
+    def _left(self, session: Session, group_id: GroupId, generation: int, term: Term) -> None:
+        follower = session.led.get(group_id)
+        if follower is None or follower.term != term or follower.group.generation != generation:
+            return  # of an attachment that is over
+        del session.led[group_id]
+        self._unvouch(follower)
+        self._rest.wake(follower.group)
+
+    @staticmethod
+    def _unvouch(follower: Follower) -> None:
+        progress = follower.progress
+        if progress is not None and progress.vouch is follower:
+            progress.vouch = None
+
+    # --- both ----------------------------------------------------------------------------------------
+
+    def check(self, group: Group) -> None:
+        """A core has moved: take back what is not true any more.
+
+        Called for every group whose core did anything, before the pass says anything to anybody.
+        """
+        raft = group.raft
+        if not group.bond_term or (
+            raft.term == group.bond_term and raft.leader == group.bond_leader and group.failed is None
+        ):
+            return
+        session = group.bond
+        if session is not None:
+            if session.followed.get(group.id) is group:
+                del session.followed[group.id]
+            session.say(
+                Row.LEFT, group.id, group.generation, group.bond_term, group.bond_leader, group.member_id
+            )
+            self.queue(session)
+            group.bond = None
+        else:
+            self._release(group)
+        group.bond_term = 0
+        self._rest.wake(group)
+
+    def _release(self, group: Group) -> None:
+        """A leader's end: every member that gave its word has it back."""
+        for session in self._sessions():
+            follower = session.led.get(group.id)
+            if follower is not None and follower.group is group:
+                del session.led[group.id]
+                self._unvouch(follower)
+                session.say(
+                    Row.RELEASED, group.id, group.generation, follower.term, group.member_id, follower.member
+                )
+                self.queue(session)
+
+    # --- questions that beats ask --------------------------------------------------------------------
+
+    def carry(self, group: Group, message: Message) -> bool:
+        """Whether a heartbeat with a context goes along with a beat: its member's host vouches for it."""
+        progress = group.raft.progress.get(message.to)
+        follower = None if progress is None else cast("Follower | None", progress.vouch)
+        if follower is None or follower.term != message.term:
+            return False
+        session = follower.session
+        if message.commit > follower.told:
+            follower.told = message.commit
+            session.say(
+                Row.COMMITTED, group.id, group.generation, message.term, group.member_id, message.commit
+            )
+        session.ask(follower, message.context)
+        self.queue(session)
+        return True
+
+    def _answered(self, questions: list[Question]) -> None:
+        """Beats were acknowledged that asked these: each member still attached has answered."""
+        for question in questions:
+            follower = question.follower
+            group = follower.group
+            # Perhaps it left and came back; what counts is that its word stood when the answer left.
+            present = follower.session.led.get(group.id)
+            if present is None or present.term != follower.term or present.member != follower.member:
+                self._ask_each([question])
+            elif group.failed is None:
+                self._step(
+                    group,
+                    Message(
+                        MessageType.HEARTBEAT_RESP,
+                        group.member_id,
+                        follower.member,
+                        follower.term,
+                        context=question.context,
+                    ),
+                )
+                self._mark_dirty(group)
+
+    def _ask_each(self, questions: list[Question]) -> None:
+        """Beats will not answer these: ask by ordinary heartbeats."""
+        for question in questions:
+            follower = question.follower
+            group, raft = follower.group, follower.group.raft
+            progress = raft.progress.get(follower.member)
+            if (
+                group.failed is None
+                and raft.role is RaftRole.LEADER
+                and raft.term == follower.term
+                and progress
+            ):
+                self._post.route(
+                    group,
+                    Message(
+                        MessageType.HEARTBEAT,
+                        follower.member,
+                        group.member_id,
+                        raft.term,
+                        commit=min(progress.match, raft.committed),
+                        context=question.context,
+                    ),
+                )
+
+    def flush(self) -> None:
+        """The end of a pass: make the pulses, first in line of what goes to each host."""
+        queued, self._queued = self._queued, []
+        tick = self._rest.ticks
+        for session in queued:
+            session.queued = False
+            pulses = session.pulses(tick)
+            if pulses:
+                peer = session.peer
+                peer.liveness[:0] = [(0, 0, pulse) for pulse in pulses]
+                self._post.queue(peer)
