@@ -195,8 +195,7 @@ class Catalog:
         """
         voters = sorted(m.id for m in group.membership.members.values() if m.role is Role.VOTER)
         if voters[group.id % len(voters)] == group.member_id:
-            group.raft.campaign()
-            self._host.mark_dirty(group)
+            self._host.stand_early(group)
 
     def remove_group(self, group_id: GroupId, waiter: Waiter) -> None:
         """Stop a group and delete its data; `waiter` gets None when it is gone for good.

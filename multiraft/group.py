@@ -51,6 +51,9 @@ class GroupHost(Protocol):
     def mark_dirty(self, group: Group) -> None:
         """The group has work: the next pass looks at it."""
 
+    def stand_early(self, group: Group) -> None:
+        """Nobody has ever led the group: its member here may stand for election at once."""
+
     def stopped(self, group: Group) -> None:
         """The group has failed, or was stopped on purpose: nobody may count on it any more."""
 
@@ -83,6 +86,7 @@ class Group(MembershipCalls):
         "bytes_since_snapshot",
         "capture_waiters",
         "dirty",
+        "due",
         "failed",
         "generation",
         "host",
@@ -136,6 +140,8 @@ class Group(MembershipCalls):
         self.dirty = False
         self.awake = False
         """It is ticked: see rest.py."""
+        self.due = 0
+        """While it sleeps: the tick at which it is to be woken; see rest.py."""
         self.state_since = 0
         """The tick, by the host's count, since when it has been awake, or at rest."""
         # Attachments (liveness.py). A follower's: to whom, at which term, in which session. A leader's: the
@@ -300,9 +306,15 @@ class Group(MembershipCalls):
             members=self.members,
             version=self.membership.version,
             progress=MappingProxyType(progress),
-            at_rest=not self.awake and self.failed is None,
+            at_rest=self.at_rest,
             failed=None if (error := self.failed or self.removed) is None else str(error),
         )
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether it has no business: it needs no ticks, however long nothing happens."""
+        leads = self.raft.role is RaftRole.LEADER
+        return not self.awake and self.failed is None and (leads or self.bond is not None)
 
     def leadership(self) -> Leadership:
         """Iterate over the leader: the present one first, then the one after every change.

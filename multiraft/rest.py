@@ -1,12 +1,15 @@
-"""Who is awake: only those groups are ticked. A group at rest costs nothing until something happens.
+"""Who is awake: only those groups are ticked. A group that sleeps costs nothing until something happens.
 
-A follower rests while it is attached to its leader's host: that host's beats keep its election
-timer (`Session.silent`), whatever the number of groups. A leader rests when it has no business: nothing
-of its log is under way, and a quorum's hosts vouch for their members without being asked.
+Time is told to a core when it matters, not when it passes. A follower, or a candidate, sleeps until its
+election timeout is over or a message comes; attached to its leader's host it *rests*: that host's
+beats keep its timer (`Session.silent`), whatever the number of groups. A leader rests when it has no
+business: nothing of its log is under way, and a quorum's hosts vouch for their members without
+being asked.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
@@ -22,16 +25,19 @@ from multiraft.types import MemberId, ReadMode
 if TYPE_CHECKING:
     from multiraft.sessions import Follower, Session
 
-STANDS_PER_TICK_MAX: Final = 1000
-"""Groups that stand for election in one tick. The others wait for the next: when a host with thousands
-of leaders dies, their followers' timers run out in the same few ticks."""
+STANDING_MAX: Final = 200
+"""Groups that stand for election at a time; the others wait for their turn. When a host with thousands of
+leaders dies, or thousands of groups are made, timers run out in the same few ticks, and elections that
+take longer than a timeout, because there are so many, would all have to be held again."""
 
 PATIENCE_TIMEOUTS: Final = 2
 """Election timeouts for which a leader waits for the word of a member whose host is there."""
 
+_IN_LINE: Final = -1
+
 
 class Rest:
-    """The groups that are awake, and their ticks."""
+    """The groups that are awake, and their ticks; and when the others are to be woken."""
 
     def __init__(
         self,
@@ -47,38 +53,44 @@ class Rest:
         self._beat = beat
         self._queue = queue
         self._awake: dict[Group, None] = {}
+        self._due: dict[int, list[Group]] = {}
+        """By tick: groups whose election timeout is over then, unless something comes in between."""
+        self._line: deque[Group] = deque()
+        """Groups whose timeout is over, until it is their turn."""
+        self._standing: list[tuple[int, Group]] = []
+        """Groups that stand, and the tick at which each began. One that gets nowhere for an election
+        timeout gives its place away."""
         self.ticks = 0
         """Tick intervals since the host was opened."""
 
-    @property
-    def awake(self) -> int:
-        """How many groups are ticked."""
-        return len(self._awake)
+    # --- waking ----------------------------------------------------------------------------------
 
     def wake(self, group: Group) -> None:
-        """Something happened, or is about to: the core's time goes on from what it is now.
+        """Something happened, or is about to: tell the core what time it is.
 
         Call it before the core hears what happened, so that it judges that by the right time.
         """
         if group.awake:
             return
         group.awake = True
+        if group.due != _IN_LINE:
+            group.due = 0
         self._awake[group] = None
         slept, group.state_since = self.ticks - group.state_since, self.ticks
         raft = group.raft
         if raft.role is RaftRole.LEADER:
             raft.slept(slept, self._answers(raft, slept) if self._leases else ())
+        elif group.bond is not None:
+            if raft.leader == group.bond_leader and raft.term == group.bond_term:
+                raft.election_elapsed = group.bond.silent
         else:
-            self.fold(group)
+            raft.waited(slept)
 
     def fold(self, group: Group) -> None:
-        """The beats of its leader's host count as heard by an attached follower."""
+        """Of a group that is awake: the beats of its leader's host count as heard from its leader."""
         session, raft = group.bond, group.raft
         if session is not None and raft.leader == group.bond_leader and raft.term == group.bond_term:
-            if group.awake:
-                raft.election_elapsed = min(raft.election_elapsed, session.silent)
-            else:
-                raft.election_elapsed = session.silent
+            raft.election_elapsed = min(raft.election_elapsed, session.silent)
 
     def _answers(self, raft: Raft, slept: int) -> list[tuple[MemberId, int]]:
         """Who vouched for a leader while it rested, and how many ticks ago that was asked."""
@@ -92,48 +104,102 @@ class Rest:
                     found.append((ago, member))
         return [(member, ago) for ago, member in sorted(found, reverse=True)]
 
-    def tick(self) -> None:
-        """A tick interval is over for all who are awake; some of them go to rest."""
-        self.ticks += 1
-        stood = 0
-        for group in list(self._awake):
-            raft = group.raft
-            if group.failed is not None:
-                self._lie_down(group)
-            elif raft.role is RaftRole.LEADER:
-                if self._may_rest(group):
-                    self._lie_down(group)
-                    group.state_since -= 1  # it has not been told of this tick
-                    continue
-                if raft.tick():
-                    self._mark_dirty(group)
-                if raft.beat_due:
-                    self._beat(group)
-            elif group.bond is not None:
-                self._tick_attached(group, group.bond)
-            elif (
-                stood < STANDS_PER_TICK_MAX
-                or raft.election_elapsed + 1 < raft.election_timeout
-                or not raft.promotable
-            ) and raft.tick():
-                stood += 1
-                self._mark_dirty(group)
+    # --- ticks -----------------------------------------------------------------------------------
 
-    def _tick_attached(self, group: Group, session: Session) -> None:
-        """Its leader's host was heard last, or the leader itself: whichever is later counts."""
+    def tick(self) -> None:
+        """A tick interval is over for all who are awake; most of them go to sleep."""
+        self.ticks += 1
+        self._count_standing()
+        for group in list(self._awake):
+            if group.failed is None:
+                self._tick(group)
+            else:
+                self._lie_down(group, self.ticks)
+        for group in self._due.pop(self.ticks, ()):
+            if group.due == self.ticks:
+                self._join_line(group)
+        while self._line and len(self._standing) < STANDING_MAX:
+            self._call_up(self._line.popleft())
+
+    def _tick(self, group: Group) -> None:
         raft = group.raft
-        if raft.quiet_ticks:
-            raft.quiet_ticks -= 1
-        raft.election_elapsed += 1
-        if session.silent <= raft.election_elapsed:
+        if raft.role is RaftRole.LEADER:
+            if self._may_rest(group):
+                self._lie_down(group, self.ticks - 1)  # it has not been told of this tick
+                return
+            if raft.tick():
+                self._mark_dirty(group)
+            if raft.beat_due:
+                self._beat(group)
+            return
+        raft.waited(1)
+        session = group.bond
+        if session is None:
+            if not group.dirty:
+                self._sleep(group)
+            elif raft.election_elapsed >= raft.election_timeout:
+                self._join_line(group)
+        elif session.silent <= raft.election_elapsed:
+            # Its leader's host was heard last, not the leader itself: from now on the beats count.
             raft.election_elapsed = session.silent
             if not raft.quiet_ticks and not group.dirty:
-                self._lie_down(group)
+                self._lie_down(group, self.ticks)
 
-    def _lie_down(self, group: Group) -> None:
+    def _lie_down(self, group: Group, since: int) -> None:
         del self._awake[group]
         group.awake = False
-        group.state_since = self.ticks
+        group.state_since = since
+
+    # --- standing for election ---------------------------------------------------------------------
+
+    def _sleep(self, group: Group) -> None:
+        """Until the election timeout of a member that hears no leader is over."""
+        self._lie_down(group, self.ticks)
+        raft = group.raft
+        left = raft.election_timeout - raft.election_elapsed
+        if not raft.promotable:
+            left = max(left, self._election_ticks)
+        if left <= 0:
+            self._join_line(group)
+        elif group.due != _IN_LINE:
+            group.due = self.ticks + left
+            self._due.setdefault(group.due, []).append(group)
+
+    def _join_line(self, group: Group) -> None:
+        if group.due != _IN_LINE:
+            group.due = _IN_LINE
+            self._line.append(group)
+
+    def stand_early(self, group: Group) -> None:
+        """Nobody has led the group yet: its member here stands as soon as it is its turn."""
+        if len(self._standing) < STANDING_MAX:
+            self.wake(group)
+            group.raft.campaign()
+            self._standing.append((self.ticks, group))
+            self._mark_dirty(group)
+        else:
+            group.raft.election_elapsed = group.raft.election_timeout
+            self._mark_dirty(group)
+
+    def _call_up(self, group: Group) -> None:
+        """It is its turn, unless a leader was heard in between."""
+        group.due = 0
+        if group.failed is not None or group.bond is not None:
+            return
+        self.wake(group)
+        if group.raft.role is not RaftRole.LEADER and group.raft.stand_if_due():
+            self._standing.append((self.ticks, group))
+            self._mark_dirty(group)
+
+    def _count_standing(self) -> None:
+        since = self.ticks - self._election_ticks
+        self._standing = [
+            (tick, group)
+            for tick, group in self._standing
+            if tick > since
+            and group.failed is None
+            and group.raft.role in (RaftRole.CANDIDATE, RaftRole.PRE_CANDIDATE)
+        ]
 
     # --- a leader's business -----------------------------------------------------------------------
 

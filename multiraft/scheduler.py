@@ -218,6 +218,7 @@ class Scheduler:
             self._submit,
         )
         self.stopped = self._liveness.check
+        self.stand_early = self._rest.stand_early
         self.run_query = self._intake.run_query
         self._histogram = PassHistogram()
         self._applied_entries = 0
@@ -242,6 +243,9 @@ class Scheduler:
             self._tick_after = None
             if self._ticker.take(started):
                 self._tick(started)
+                # A tick of thousands of groups takes longer than a pass should; if their work had to
+                # wait for a pass without one, elections would never come to an end.
+                deadline = self._clock.now() + self.config.max_pass_s
         # A host that was paused owes ticks. Until raft has had them it may believe in a lease that
         # is over, so nothing is read.
         self._behind = self._ticker.next_at <= started
@@ -727,7 +731,7 @@ class Scheduler:
         """How much went through since the host was opened."""
         return SchedulerStatistics(
             groups=len(self.groups),
-            at_rest=sum(1 for g in self.groups.values() if not g.awake and g.failed is None),
+            at_rest=sum(1 for g in self.groups.values() if g.at_rest),
             leading=sum(1 for g in self.groups.values() if g.raft.role is RaftRole.LEADER),
             stopped=sum(1 for g in self.groups.values() if g.failed is not None),
             passes=self._histogram.count,

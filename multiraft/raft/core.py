@@ -179,17 +179,13 @@ class Raft(State):
 
     def tick(self) -> bool:
         """One tick interval has passed. Returns whether anything but a beat may have come of it."""
-        if self.quiet_ticks:
-            self.quiet_ticks -= 1
         if self.role is RaftRole.LEADER:
+            if self.quiet_ticks:
+                self.quiet_ticks -= 1
             leader.tick(self)
             return bool(self.messages) or self.role is not RaftRole.LEADER
-        self.election_elapsed += 1
-        if self.election_elapsed < self.election_timeout or not self.promotable:
-            return False
-        self.election_elapsed = 0
-        stand(self)
-        return True
+        self.waited(1)
+        return self.stand_if_due()
 
     def take_beats(self) -> list[tuple[MemberId, Index]]:
         """With `beat_due` set: members to beat for, and the commit index to tell each.
@@ -219,6 +215,19 @@ class Raft(State):
             return False
         progress.recent_active = True
         progress.flow_paused = False
+        return True
+
+    def waited(self, ticks: int) -> None:
+        """On any but a leader: so many ticks have passed, too few or too early to stand for election."""
+        self.election_elapsed += ticks
+        self.quiet_ticks = max(0, self.quiet_ticks - ticks)
+
+    def stand_if_due(self) -> bool:
+        """After `waited`: stand if the election timeout is over. Returns whether it was."""
+        if self.election_elapsed < self.election_timeout or not self.promotable:
+            return False
+        self.election_elapsed = 0
+        stand(self)
         return True
 
     def slept(self, ticks: int, answers: Sequence[tuple[MemberId, int]] = ()) -> None:
