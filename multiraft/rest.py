@@ -63,6 +63,11 @@ class Rest:
         self.ticks = 0
         """Tick intervals since the host was opened."""
 
+    @property
+    def awake(self) -> int:
+        """How many groups are ticked."""
+        return len(self._awake)
+
     # --- waking ----------------------------------------------------------------------------------
 
     def wake(self, group: Group) -> None:
