@@ -12,6 +12,9 @@ from multiraft.interfaces import Transport
 from multiraft.messages import (
     BEAT_ACK_FIELDS,
     BEAT_FIELDS,
+    AppendAcks,
+    AppendRow,
+    Appends,
     BeatAcks,
     Beats,
     Envelope,
@@ -67,7 +70,9 @@ class Peer:
     """Another host, by address, with what this pass has for it."""
 
     __slots__ = (
+        "acks",
         "address",
+        "appends",
         "beat_acks",
         "beats",
         "bulk",
@@ -90,6 +95,10 @@ class Peer:
         self.beat_acks: list[int] = []
         self.bulk: list[Envelope] = []
         self.bulk_bytes = 0
+        self.appends: list[AppendRow] | None = None
+        """Rows of the `Appends` in `bulk` that more may be put into; None: there is none."""
+        self.acks: list[int] | None = None
+        """Likewise, of `AppendAcks`."""
         self.connected = False
         """Our bulk lane to it is open."""
         self.groups: set[GroupId] = set()
@@ -105,6 +114,21 @@ class Peer:
         """What the liveness lanes to and from it make together."""
         self.liveness_lost = False
         """The transport would not take something of the liveness lane."""
+
+    def add_bulk(self, item: Envelope) -> None:
+        """Queue one message. What comes after it must not overtake it, so it ends the rows before."""
+        self.bulk.append(item)
+        self.appends = self.acks = None
+
+    def open_appends(self) -> list[AppendRow]:
+        rows = self.appends = []
+        self.bulk.append((0, 0, Appends(rows)))
+        return rows
+
+    def open_acks(self) -> list[int]:
+        rows = self.acks = []
+        self.bulk.append((0, 0, AppendAcks(rows)))
+        return rows
 
     def flush(self, transport: Transport) -> None:
         """Hand the pass's messages over. What the bulk lane refuses is left in `lost`."""
@@ -135,5 +159,6 @@ class Peer:
     def flush_bulk(self, transport: Transport) -> None:
         items, self.bulk = self.bulk, []
         self.bulk_bytes = 0
+        self.appends = self.acks = None
         if not transport.send(self.address, Lane.BULK, items):
             self.lost.extend(items)
