@@ -98,9 +98,10 @@ class Liveness:
 
     def hear(self, host: Hello, pulse: Pulse) -> None:
         """One frame of the other side, of whatever session."""
-        peer = self._post.peers.get(host.address)
-        if peer is None:
-            return  # no group has a member there
+        # It has a group with a member here, though we may not know that yet (as one that joins does not
+        # know its leader): nothing will be told us without a session.
+        peer = self._post.peer(host.address)
+        peer.idle = False
         session = self._session(peer)
         if host.host_id != session.host_id:
             self._end(session)
@@ -277,6 +278,7 @@ class Liveness:
             session.say(Row.RELEASED, group_id, generation, term, leader, member)
             self.queue(session)
             return
+        self.check(group)  # its own word to an earlier leader, if any, is over
         before = session.led.get(group_id)
         if before is not None:
             self._unvouch(before)

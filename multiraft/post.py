@@ -173,7 +173,8 @@ class Post:
             lambda error: self._call_soon(lambda: done(error)),
         )
 
-    def _peer(self, address: str) -> Peer:
+    def peer(self, address: str) -> Peer:
+        """The host at `address`, dialed if it is not yet."""
         peer = self.peers.get(address)
         if peer is None:
             peer = self.peers[address] = Peer(address)
@@ -237,7 +238,7 @@ class Post:
     def refuse_stray(self, peer: Hello, group_id: GroupId, generation: int, message: HostMessage) -> None:
         """A message for a group that is not here: only a forwarded proposal has somebody waiting."""
         if type(message) is Message and message.type is MessageType.PROP and message.runs:
-            route = self._peer(peer.address)
+            route = self.peer(peer.address)
             refusal = ProposalRefused(message.sender, message.runs[0].sequence, LEADERSHIP_CHANGED)
             self._refuse(route, (group_id, generation, refusal))
 
@@ -250,7 +251,7 @@ class Post:
         members = group.membership.members
         for id_ in group.raft.progress:
             if id_ != group.member_id and (member := members.get(id_)) is not None:
-                self._point(group, id_, self._peer(member.address))
+                self._point(group, id_, self.peer(member.address))
 
     def learn(self, group: Group, sender: MemberId, host: Hello) -> Peer | None:
         """A route to a member that we do not know (yet): back where its message came from.
@@ -265,7 +266,7 @@ class Post:
             return None
         if sender in (NO_MEMBER, group.member_id) or sender > MEMBER_ID_MAX:
             return None
-        peer = self._peer(host.address)
+        peer = self.peer(host.address)
         self._point(group, sender, peer)
         return peer
 
@@ -284,7 +285,7 @@ class Post:
 
         Lost while there is no link yet; that is made, and whoever matters says it again.
         """
-        peer = self._peer(address)
+        peer = self.peer(address)
         peer.idle = False
         peer.add_bulk(item)
         self.queue(peer)

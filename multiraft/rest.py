@@ -48,6 +48,7 @@ class Rest:
         queue: Callable[[Session], None],
     ) -> None:
         self._election_ticks = config.election_ticks
+        self._check_quorum = config.check_quorum
         self._leases = config.read_mode is ReadMode.LEASE
         self._mark_dirty = mark_dirty
         self._beat = beat
@@ -236,6 +237,8 @@ class Rest:
 
     def _is_awaited(self, group: Group, member: MemberId, active: bool) -> bool:
         """Whether heartbeats may bring a member's word: its host is there, and maybe it is, too."""
+        if active and self._check_quorum:
+            return True  # it answered within an election timeout or two
         peer: Peer | None = group.routes.get(member)
         if peer is None or peer.session is None or not peer.session.is_open:
             return False
