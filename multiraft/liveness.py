@@ -201,12 +201,10 @@ class Liveness:
             if not peer.groups and peer.session is None:
                 continue
             session = self._session(peer)
-            if session.is_open:
-                session.silent += 1
-                session.unanswered += 1
-                if max(session.silent, session.unanswered) >= self._config.election_ticks:
-                    self._renew(session, silent=True)
-            if beats:
+            wanted = beats and bool(peer.groups)  # else nothing keeps the link: it is closed in a while
+            if session.is_open and session.tick() >= self._config.election_ticks:
+                self._renew(session, silent=True)
+            if wanted:
                 session.interval_over()
                 self.queue(session)
 

@@ -70,14 +70,15 @@ class Session:
         lane_up: Our stream is open.
         led: The leader's book: words of members at that host, by group.
         followed: The follower's book: groups whose member here gave its word to a leader there.
-        silent: Ticks since the last beat was handled.
-        unanswered: Ticks since the last acknowledgement was news.
+        silent: Ticks since the last beat was handled; 0 while `followed` is empty.
+        unanswered: Ticks since the last acknowledgement was news; 0 while `led` is empty.
         acked: The newest beat that was acknowledged in this session; 0: none.
         acked_at: The tick at which that one was sent.
     """
 
     __slots__ = (
         "_answer_due",
+        "_answered",
         "_asked",
         "_beat",
         "_beat_due",
@@ -142,7 +143,7 @@ class Session:
         self.is_open = False
         self._hello_due = True
         self._sent = self._received = 0
-        self._heard = self.acked = self.acked_at = 0
+        self._heard = self._answered = self.acked = self.acked_at = 0
         self._rows: list[int] = []
         self._flying: deque[tuple[int, int]] = deque()
         """Beats without an acknowledgement, and the tick each was sent at."""
@@ -180,12 +181,24 @@ class Session:
         """Have the next beat ask `follower` what a heartbeat with `context` would."""
         self._questions.append(Question(follower, context))
 
+    def tick(self) -> int:
+        """A tick interval is over. Returns for how many the other side has kept us waiting.
+
+        Nobody waits for beats who is attached to nobody, nor for answers to whom nobody is.
+        """
+        self.silent = self.silent + 1 if self.followed else 0
+        self.unanswered = self.unanswered + 1 if self.led else 0
+        return max(self.silent, self.unanswered)
+
     def interval_over(self) -> None:
-        """It is time for a beat; or, without a session, to try for one once more."""
-        if self.is_open:
-            self._beat_due = True
-        else:
+        """It is time for a beat, and for an answer; or, without a session, to try for one once more."""
+        if not self.is_open:
             self._hello_due = True
+            return
+        if self.led:
+            self._beat_due = True
+        if self._heard > self._answered:
+            self._answer_due = True
 
     def pulses(self, tick: int) -> list[Pulse]:
         """What is to leave at the end of a pass. Attachments and detachments before any acknowledgement."""
@@ -214,6 +227,7 @@ class Session:
         beat = self._beat if self._beat_due or ask else 0
         pulses.append(self._pulse(rows, beat, ask, ack=self._heard))
         self._beat_due = self._answer_due = self._hello_due = False
+        self._answered = self._heard
         return pulses
 
     def _pulse(self, rows: list[int], beat: int, urgent: bool, ack: int = 0) -> Pulse:

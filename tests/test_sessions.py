@@ -20,10 +20,12 @@ def session(first: int = 1) -> Session:
 
 
 def opened() -> Session:
+    """One in which a member has given its word to a leader here, so that beats are due."""
     made = session()
     made.met(7)
     made.opened()
     made.pulses(0)
+    made.led[1] = follower(made)
     return made
 
 
@@ -58,6 +60,7 @@ def test_pulses_are_numbered_from_one_in_every_session() -> None:
     made.interval_over()
     assert [p.number for p in made.pulses(0)] == [2]
     made.close()
+    made.led.clear()
     made.met(8)
     made.opened()
     assert [p.number for p in made.pulses(0)] == [1]
@@ -76,8 +79,10 @@ def test_what_was_queued_dies_with_the_session() -> None:
     made = opened()
     made.say(Row.ATTACH, 1, 0, 3, 1, 2)
     made.close()
+    made.led.clear()
     made.begin()
     made.opened()
+    made.led[1] = follower(made)
     made.interval_over()
     assert [p.rows for p in made.pulses(0)] == [[]]
 
@@ -152,6 +157,27 @@ def test_a_beat_is_answered_at_once_only_if_it_is_urgent() -> None:
     assert [p.ack for p in made.pulses(0)] == [2]
 
 
+def test_other_beats_are_answered_when_the_interval_is_over_and_once() -> None:
+    made = opened()
+    made.led.clear()
+    made.hear_beat(1, urgent=False)
+    made.interval_over()
+    assert [(p.ack, p.beat) for p in made.pulses(0)] == [(1, 0)]
+    made.interval_over()
+    assert made.pulses(0) == []
+
+
+def test_nobody_is_waited_for_who_owes_nothing() -> None:
+    made = opened()
+    assert [made.tick() for _ in range(3)] == [1, 2, 3]
+    made.led.clear()
+    assert made.tick() == 0
+    made.followed[1] = cast("Group", None)
+    assert made.tick() == 1
+    made.hear_beat(1, urgent=False)
+    assert made.tick() == 1
+
+
 def test_questions_without_an_answer_are_given_back_at_the_end() -> None:
     made = opened()
     made.ask(follower(made), b"asked")
@@ -166,8 +192,10 @@ def test_beats_are_never_numbered_twice() -> None:
     made.interval_over()
     (first,) = made.pulses(0)
     made.close()
+    made.led.clear()
     made.begin()
     made.opened()
+    made.led[1] = follower(made)
     made.interval_over()
     (second,) = made.pulses(0)
     assert second.beat > first.beat

@@ -209,6 +209,7 @@ def hosts_come_and_go_again() -> None:
         stage.run(0.3 * (number + 1))
         host.restart()
         stage.run(0.2)
+    stage.run(stage.election_s)
     stage.until(stage.at_rest, 20 * stage.election_s)
     stage.check_books()
     stage.write(stage.hosts[0])
@@ -331,14 +332,14 @@ def reads_are_answered_though_the_session_ends() -> None:
 
 
 def nothing_happens_at_rest() -> None:
-    """But a pulse each way, per pair of hosts and interval."""
+    """But a pulse each way at most, per pair of hosts and interval."""
     stage = Stage(groups=6)
     stage.cast()
     stage.run(0.55)
     since, frames = stage.world.trace.count, stage.cluster.network.frames
     stage.run(1.0)
     _require(stage.cluster.network.frames - frames <= 6 * 11, "one frame each way and interval")
-    _require(stage.said("Pulse", since) >= 6 * 9, "which is a pulse")
+    _require(stage.said("Pulse", since) >= 2 * 9, "which is a pulse")
     for host in stage.hosts:
         assert host.scheduler is not None
         _require(host.scheduler._rest.awake == 0, "nobody is ticked")
