@@ -186,12 +186,15 @@ class Liveness:
             group.bond_term = 0
         for follower in led.values():
             group = follower.group
+            rested = not group.awake
             self._rest.wake(group)
             self._unvouch(follower)
             if silent and follower.progress is not None:
                 follower.progress.recent_active = False
-                # Is there a quorum without it? The check at the next tick tells.
-                group.raft.election_elapsed = self._config.election_ticks - 1
+                if rested:
+                    # Is there a quorum without it? Nobody was asked lately: look with the next tick. (One
+                    # that is awake asks all the time, and gives each a whole timeout to answer.)
+                    group.raft.election_elapsed = self._config.election_ticks - 1
         self._ask_each(left)
 
     def tick(self) -> None:
