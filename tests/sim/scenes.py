@@ -53,6 +53,23 @@ def a_beat_from_before_the_read_answers_nothing() -> None:
     stage.finish_reads()
 
 
+def a_pulse_that_is_missing_is_missed() -> None:
+    """As before, and the pulse in which B takes its word back is lost, as no stream would lose it."""
+    stage = Stage(**LOOSE)
+    a, b, c = stage.cast()
+    stage.part(a, c)
+    stage.hold((b, a))
+    stage.elect(c)
+    stage.write(c)
+    stage.lose(b, a, Lane.LIVENESS)
+    stage.read(a)
+    stage.run(0.15)
+    stage.let_go((b, a))
+    stage.run(0.05)
+    stage.let_go((a, c), (c, a))
+    stage.finish_reads()
+
+
 def a_stale_release_is_ignored() -> None:
     """A was deposed and elected again while B's first word was on its way (rule 2)."""
     stage = Stage(**LOOSE)

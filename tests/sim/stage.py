@@ -162,6 +162,12 @@ class Stage:
             for lane in Lane:
                 network._pump(network._links[source.address, target.address, lane])
 
+    def lose(self, source: SimHost, target: SimHost, lane: Lane) -> None:
+        """What is on its way there never arrives, and nothing breaks."""
+        frames = self.cluster.network._links[source.address, target.address, lane].frames
+        assert frames, "there is something to lose"
+        frames.clear()
+
     def part(self, one: SimHost, other: SimHost) -> None:
         self.hold((one, other), (other, one))
 
