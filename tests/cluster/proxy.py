@@ -55,11 +55,16 @@ class Proxy:
         return sum(each.bytes_in for each in self.connections)
 
     def pause(self) -> None:
-        """Read nothing any more, from nobody, and keep all connections."""
+        """Carry nothing any more, read nothing, and keep all connections."""
         self._moving = trio.Event()
 
     def go_on(self) -> None:
         self._moving.set()
+
+    def cut(self) -> None:
+        """End all connections."""
+        for each in self.connections:
+            each.scope.cancel()
 
     async def serve(self, outer: trio.SocketStream) -> None:
         """The handler of one accepted connection."""
@@ -92,6 +97,7 @@ class Proxy:
             while True:
                 await self._moving.wait()
                 chunk = await source.receive_some(CHUNK_BYTES)
+                await self._moving.wait()  # it may have been waiting for a chunk when it was told to pause
                 if not chunk:
                     break
                 if inward:
