@@ -22,6 +22,7 @@ from multiraft.interfaces import MachineFactory
 from tests.engine.helpers import config, journals
 
 CHUNK_BYTES = 64 << 10
+LARGE_BYTES = 256 << 10
 
 
 @attrs.define(eq=False)
@@ -31,6 +32,7 @@ class Connection:
     scope: trio.CancelScope
     bytes_in: int = 0
     """Carried towards the host."""
+    open: bool = True
 
 
 class Proxy:
@@ -47,6 +49,8 @@ class Proxy:
         """The first connection that has carried this many bytes to the host is cut; once."""
         self.damage: Callable[[bytes], bytes | None] | None = None
         """Offered every chunk to the host until it returns one to carry in its place; once."""
+        self.large_at_once = 0
+        """The most connections that were open together after each had carried `LARGE_BYTES`."""
         self._moving = trio.Event()
         self._moving.set()
 
@@ -101,7 +105,7 @@ class Proxy:
                 if not chunk:
                     break
                 if inward:
-                    connection.bytes_in += len(chunk)
+                    self._count(connection, len(chunk))
                     if self.cut_above is not None and connection.bytes_in >= self.cut_above:
                         self.cut_above = None
                         break
@@ -110,7 +114,14 @@ class Proxy:
                 await to.send((trio.current_time() + self.delay_s, chunk))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
+        connection.open = False
         connection.scope.cancel()
+
+    def _count(self, connection: Connection, size: int) -> None:
+        connection.bytes_in += size
+        if connection.bytes_in >= LARGE_BYTES:
+            large = sum(each.open and each.bytes_in >= LARGE_BYTES for each in self.connections)
+            self.large_at_once = max(self.large_at_once, large)
 
     async def _write(
         self,

@@ -31,7 +31,9 @@ GROUP = 7
 
 
 @asynccontextmanager
-async def late_host(folder: Path) -> AsyncIterator[tuple[list[HostProcess], HostProcess, Proxy]]:
+async def late_host(
+    folder: Path, **settings: Any
+) -> AsyncIterator[tuple[list[HostProcess], HostProcess, Proxy]]:
     """Two hosts that run, and a third one, not started yet, behind a proxy."""
     ports = free_ports(3)
     async with trio.open_nursery() as nursery, open_proxy(f"127.0.0.1:{ports[2]}") as proxy:
@@ -42,7 +44,7 @@ async def late_host(folder: Path) -> AsyncIterator[tuple[list[HostProcess], Host
         late = HostProcess(3, folder, ports[2], nursery, advertise=proxy.address, program=program)
         try:
             for host in hosts:
-                await host.start(**SETTINGS)
+                await host.start(**SETTINGS, **settings)
             yield hosts, late, proxy
         finally:
             with trio.CancelScope(shield=True):
@@ -51,16 +53,18 @@ async def late_host(folder: Path) -> AsyncIterator[tuple[list[HostProcess], Host
             nursery.cancel_scope.cancel()
 
 
-async def grown(hosts: list[HostProcess], late: HostProcess, state_mib: int) -> tuple[HostProcess, int]:
+async def grown(
+    hosts: list[HostProcess], late: HostProcess, state_mib: int, group: int = GROUP
+) -> tuple[HostProcess, int]:
     """A group whose log starts behind a snapshot of such a state: its leader, the file's size."""
     everyone = [host.address for host in (*hosts, late)]
     for host in hosts:
-        await host.call("create", groups=[GROUP], members=everyone)
-    await hosts[0].call("propose", group=GROUP, data=f"grow {state_mib * MIB // BLOCK_BYTES}")
-    leading = (await hosts[0].call("leaders"))[str(GROUP)]
+        await host.call("create", groups=[group], members=everyone)
+    await hosts[0].call("propose", group=group, data=f"grow {state_mib * MIB // BLOCK_BYTES}")
+    leading = (await hosts[0].call("leaders"))[str(group)]
     leader = next(host for host in hosts if host.address == leading)
-    _, index, size = await leader.call("snapshot", group=GROUP)
-    while (await leader.call("status", group=GROUP))["first_index"] <= index:  # noqa: ASYNC110 - another process
+    _, index, size = await leader.call("snapshot", group=group)
+    while (await leader.call("status", group=group))["first_index"] <= index:  # noqa: ASYNC110 - another process
         await trio.sleep(0.01)
     assert isinstance(size, int)
     return leader, size
@@ -124,6 +128,34 @@ async def test_a_damaged_snapshot_is_refused_before_it_is_installed(tmp_path: Pa
     large = [each.bytes_in for each in proxy.connections if each.bytes_in > MIB]
     assert len(large) == 2, "sent a second time, whole"
     assert min(large) >= 16 * MIB
+
+
+@pytest.mark.parametrize(
+    ("limits", "at_once"),
+    [
+        ({"max_snapshots_sent": 1}, 2),  # two hosts lead some of the groups
+        ({"max_snapshots_received": 1}, 1),
+    ],
+    ids=["sent", "received"],
+)
+async def test_transfers_at_once_are_capped_at_both_ends(
+    tmp_path: Path, limits: dict[str, int], at_once: int
+) -> None:
+    """Six groups have a state for the third host; those beyond the cap come later, and all of them come."""
+    groups = range(1, 7)
+    with trio.fail_after(60):
+        async with late_host(tmp_path, **limits) as (hosts, late, proxy):
+            proxy.delay_s = 0.02
+            for group in groups:
+                await grown(hosts, late, 4, group)
+            await late.start(**SETTINGS, **limits)
+            everyone = [host.address for host in (*hosts, late)]
+            await late.call("create", groups=list(groups), members=everyone)
+            for group in groups:
+                assert (await late.call("query", group=group))[0] == 4 * MIB // BLOCK_BYTES
+    assert 0 < proxy.large_at_once <= at_once
+    whole = [each for each in proxy.connections if each.bytes_in >= 4 * MIB]
+    assert len(whole) == len(groups), "each was sent once"
 
 
 def _flip_in_a_block(chunk: bytes) -> bytes | None:
