@@ -20,7 +20,7 @@ There is no trio here and no clock of its own: the engine and the simulator both
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
@@ -29,24 +29,25 @@ from multiraft.beats import Beater
 from multiraft.budget import Budget
 from multiraft.catalog import Catalog
 from multiraft.config import HostConfig
+from multiraft.departures import Departures
 from multiraft.environment import Environment, Recalled
 from multiraft.errors import (
     CorruptRecord,
     GroupFailed,
-    GroupNotFound,
     HostClosed,
-    MemberRemoved,
     MembershipRejected,
     MultiraftError,
-    NotMember,
     StorageFailed,
 )
+from multiraft.express import Express
 from multiraft.group import Group
+from multiraft.installer import Installer
 from multiraft.intake import Intake
-from multiraft.interfaces import SnapshotFile, SnapshotOffer, SnapshotSink, WriteBatch
 from multiraft.joining import Joining
 from multiraft.membership import GroupMeta, Membership
 from multiraft.messages import (
+    AppendAcks,
+    Appends,
     BeatAcks,
     Beats,
     ConfChange,
@@ -71,31 +72,20 @@ from multiraft.raft.ready import Ready
 from multiraft.snapshots import Snapshots
 from multiraft.statistics import PassHistogram, SchedulerStatistics
 from multiraft.ticker import Ticker
-from multiraft.types import GroupId, Index, MemberId, Term
+from multiraft.types import GroupId, Index
+from multiraft.writes import Held, Stored, Writes
 
 WRITES_IN_FLIGHT_MAX = 2
 """Batches at the log before proposals wait: one being synced, one filling up behind it."""
 
 INBOX_MESSAGES_MAX = 65536
-"""Messages waiting for a pass; above it streams are not read any further."""
+"""Messages, and rows of appends, waiting for a pass; above it streams are not read any further."""
 
 PASS_BYTES_MAX = 64 << 20
 """Payload for the log after which a pass leaves other groups to the next one."""
 
-LINGER_TIMEOUTS = 10
-"""Election timeouts for which a removed member goes on voting."""
-
 CLOCK_CHECK_GROUPS = 32
 """Groups between two looks at the clock within a pass."""
-
-
-@attrs.define(eq=False)
-class Held:
-    """Responses of one group that wait for a batch, and a snapshot to install before them."""
-
-    group: Group
-    responses: list[Message]
-    snapshot: Snapshot | None
 
 
 class Scheduler:
@@ -112,7 +102,7 @@ class Scheduler:
         self.closing = False
         self.budget = Budget(config.max_host_uncommitted_bytes)
 
-        self._inbox: deque[tuple[Hello, list[Envelope]]] = deque()
+        self._inbox: deque[tuple[Hello, list[Envelope], int]] = deque()
         self._inbox_messages = 0
         self._received_frames = 0
         self._calls: deque[Callable[[], None]] = deque()
@@ -125,21 +115,10 @@ class Scheduler:
         """A tick is due; it is counted when this many frames of those received are handled."""
         self._collecting = False
         self._behind = False
-        self._leaving: dict[Group, int] = {}
-        """Groups whose member here was removed, and the tick at which they stop: see `_removed`."""
-        self._to_tell: list[tuple[int, Group, MemberId, str]] = []
-        """Members that this host, as leader, removed: tick, id and address to tell them at."""
         self._late_reads: list[tuple[Group, Message]] = []
         """Reads of other members that came while ticks were owed."""
 
-        self._batch: WriteBatch = self._store.batch()
-        self._held: list[Held] = []
-        self._last_held: list[Held] = []
-        """What waits for the batch submitted last."""
-        self._writes = 0
-        self._pass_bytes = 0
-        """Payload that this pass has for the log."""
-
+        self._writes = Writes(self._store, written=self._written, call_soon=self._call_soon, failed=self.fail)
         apply_executor = Recalled(environment.apply_executor, self._call_soon)
         snapshot_executor = Recalled(environment.snapshot_executor, self._call_soon)
         self._post = Post(
@@ -171,6 +150,7 @@ class Scheduler:
             environment.machines,
             apply_executor,
             applied=self._applied,
+            applied_run=self._applied_run,
             configure=self._configure,
             failed=self._group_failed,
             store_failed=self.fail,
@@ -184,11 +164,20 @@ class Scheduler:
             store_failed=self.fail,
             group_failed=self._group_failed,
         )
-        self._received: dict[tuple[GroupId, Index, Term], SnapshotFile] = {}
-        """Files of snapshots that raft took and the log has not recorded yet."""
-        self._installing: dict[Group, list[Held]] = {}
-        """Groups whose machine is being restored, and what waits behind that: raft must hear of
-        the snapshot before it hears that entries after it are on disk."""
+        self._installer = Installer(
+            self.groups,
+            environment.snapshots,
+            self._snapshots,
+            self._post,
+            step=self._step_core,
+            release=self._release,
+            members_changed=self._members_changed,
+            mark_dirty=self.mark_dirty,
+            call_soon=self._call_soon,
+        )
+        self.snapshot_sink = self._installer.snapshot_sink
+        self.snapshot_received = self._installer.snapshot_received
+        self._departures = Departures(config, self._post, record=self._record_meta)
         self.catalog = Catalog(
             config,
             environment,
@@ -197,11 +186,21 @@ class Scheduler:
             self._post,
             snapshot_executor,
             apply_executor,
-            self._submit,
+            self._writes.submit,
         )
         self.peer_up = self._post.peer_up
         self.peer_down = self._post.peer_down
         self.run_query = self._intake.run_query
+        self._express = Express(
+            self.groups,
+            self._post,
+            self._writes,
+            self._applier,
+            step=self._step,
+            step_core=self._step_core,
+            mark_dirty=self.mark_dirty,
+        )
+        self._intake.lead = self._express.lead
         self._histogram = PassHistogram()
         self._applied_entries = 0
 
@@ -260,13 +259,13 @@ class Scheduler:
 
     def _collect_dirty(self, deadline: float) -> None:
         dirty, self._dirty = self._dirty, []
-        self._pass_bytes = 0
+        self._writes.pass_bytes = 0
         for count, group in enumerate(dirty, 1):
             group.dirty = False
             if group.failed is None:
                 self._collect(group)
             late = count % CLOCK_CHECK_GROUPS == 0 and self._clock.now() > deadline
-            if late or self._pass_bytes >= PASS_BYTES_MAX:
+            if late or self._writes.pass_bytes >= PASS_BYTES_MAX:
                 # Those left go first next time, before whoever became dirty meanwhile.
                 self._dirty = dirty[count:] + self._dirty
                 break
@@ -275,7 +274,7 @@ class Scheduler:
         """Move one group forward: its proposals and reads in, its Ready out."""
         raft, proposals = group.raft, group.proposals
         if proposals.payloads or proposals.again or proposals.changes:
-            self._intake.propose(group, self._writes >= WRITES_IN_FLIGHT_MAX)
+            self._intake.propose(group, self._writes.under_way >= WRITES_IN_FLIGHT_MAX)
         if group.reads.queued and group.reads.may_ask:
             if self._behind:
                 self.mark_dirty(group)
@@ -296,9 +295,9 @@ class Scheduler:
         elif ready.responses:
             if group.unsynced:
                 # They promise what an earlier batch holds: go with the next one, behind it.
-                self._hold(group, ready.responses, None)
+                self._writes.hold(group, ready.responses, None)
             else:
-                self._deliver(group, Held(group, ready.responses, None))
+                self._installer.deliver(group, Held(group, ready.responses, None))
         if ready.committed:
             self._applier.add(group, ready.committed)
         for state in ready.read_states:
@@ -307,13 +306,13 @@ class Scheduler:
             group.reads.confirmed(state.context, state.index, applied)
 
     def _write(self, group: Group, ready: Ready) -> None:
-        batch = self._batch
+        batch = self._writes.batch
         if ready.snapshot is not None:
             batch.snapshot(group.id, ready.snapshot)
         if ready.runs:
             batch.append(group.id, ready.runs)
             for run in ready.runs:
-                self._pass_bytes += run.size
+                self._writes.pass_bytes += run.size
         # A commit index alone need not be durable: it is learned again from the leader, or from
         # the next election. So a commit costs no record, let alone a sync.
         state = ready.hard_state
@@ -328,61 +327,31 @@ class Scheduler:
             # with the present one's: two leaders. The commit index is within what this batch holds.
             raft = group.raft
             batch.hard_state(group.id, HardState(raft.term, raft.vote, raft.committed))
-        self._hold(group, ready.responses, ready.snapshot)
-
-    def _hold(self, group: Group, responses: list[Message], snapshot: Snapshot | None) -> None:
-        """Keep `responses` until the batch that is being gathered is on disk."""
-        group.unsynced += 1
-        self._held.append(Held(group, responses, snapshot))
+        self._writes.hold(group, ready.responses, ready.snapshot)
 
     def _flush(self) -> None:
         """The end of a pass: everything gathered goes out."""
         self._applier.flush()
         self._intake.flush_queries()
         self._post.flush()
-        if self._held and not self._batch:
-            # Only answers that wait for earlier batches of their groups: behind the last of them.
-            self._last_held.extend(self._held)
-            self._held = []
-        elif self._batch:
-            batch, self._batch = self._batch, self._store.batch()
-            held, self._held = self._held, []
-            self._last_held = held
-            self._writes += 1
-            self._submit(batch, lambda: self._written(held))
+        self._writes.flush()
 
-    def _submit(self, batch: WriteBatch, done: Callable[[], None]) -> None:
-        try:
-            self._store.submit(batch, lambda: self._call_soon(done))
-        except StorageFailed as error:
-            self.fail(error)
-
-    def _written(self, held: list[Held]) -> None:
+    def _written(self, held: Iterable[Held], stored: Iterable[Stored]) -> None:
         """A batch is on disk: what it allowed to be promised leaves now."""
-        self._writes -= 1
+        self._express.written(stored)
         for each in held:
             group = each.group
             group.unsynced -= 1
             if group.failed is not None:
                 continue
-            if each.snapshot is None and not self._installing:
+            if each.snapshot is None and not self._installer.installing:
                 self._release(group, each.responses)
             else:
-                self._deliver(group, each)
+                self._installer.deliver(group, each)
         if self._intake.held_back:
             back, self._intake.held_back = self._intake.held_back, []
             for group in back:
                 self.mark_dirty(group)
-
-    def _deliver(self, group: Group, held: Held) -> None:
-        """What `held` waited for is on disk; only a snapshot before it may still be in the way."""
-        waiting = self._installing.get(group)
-        if waiting is not None:
-            waiting.append(held)
-        elif held.snapshot is None:
-            self._release(group, held.responses)
-        else:
-            self._install(group, held)
 
     def _release(self, group: Group, responses: list[Message]) -> None:
         own, route = group.member_id, self._post.route
@@ -426,8 +395,7 @@ class Scheduler:
         if self._snapshots.busy:
             self._snapshots.start()
         self._ticks += 1
-        if self._leaving or self._to_tell:
-            self._see_off()
+        self._departures.tick()
         if self._ticks % (10 * self.config.election_ticks) == 0:
             self._post.sweep()
         if self._collecting or self._ticks % self.config.election_ticks == 0:
@@ -448,9 +416,13 @@ class Scheduler:
 
     def receive(self, peer: Hello, lane: Lane, items: list[Envelope]) -> None:  # noqa: ARG002
         """Queue one frame for the next pass."""
-        self._inbox.append((peer, items))
+        weight = len(items)
+        for _, _, message in items:
+            if type(message) is Appends:
+                weight += len(message.rows)
+        self._inbox.append((peer, items, weight))
         self._received_frames += 1
-        self._inbox_messages += len(items)
+        self._inbox_messages += weight
         self.wake()
 
     @property
@@ -461,9 +433,15 @@ class Scheduler:
     def _drain_inbox(self, deadline: float) -> None:
         inbox, groups = self._inbox, self.groups
         while inbox:
-            peer, items = inbox.popleft()
-            self._inbox_messages -= len(items)
+            peer, items, weight = inbox.popleft()
+            self._inbox_messages -= weight
             for group_id, generation, message in items:
+                if type(message) is Appends:
+                    self._express.hear_appends(peer, message.rows)
+                    continue
+                if type(message) is AppendAcks:
+                    self._express.hear_acks(peer, message.rows)
+                    continue
                 if type(message) is Beats:
                     self._beater.hear(peer, message.rows)
                     continue
@@ -483,7 +461,7 @@ class Scheduler:
                     self._step(peer, group, message)
                 elif type(message) is Removal:
                     if message.to == group.member_id:
-                        self._removed(group)
+                        self._departures.removed(group)
                 elif type(message) is ProposalRefused and group.proposals.refused(
                     message.sequence, message.reason
                 ):
@@ -554,18 +532,38 @@ class Scheduler:
                     fresh = next(fed, None)
             self._applied_entries += start
             group.applied = work.last
-            group.raft.applied_to(work.last, work.weight)
-            group.reads.applied(work.last)
-            self._snapshots.applied(group, work.weight)
-            if not group.dirty and group.raft.has_more():
-                self.mark_dirty(group)
+            self._applied_to(group, work.last, work.weight)
         if work.capture is not None:
             self._snapshots.captured(work)
         if work.configured:
             if not group.raft.joint:
                 proposals.completed()
             if group.member_id not in group.raft.progress:
-                self._removed(group)
+                self._departures.removed(group)
+
+    def _applied_run(self, group: Group, run: Run, results: Sequence[object]) -> None:
+        """As `_applied`, for one run of proposals and nothing else."""
+        proposals = group.proposals
+        if run.term != group.applied_term:
+            group.applied_term = run.term
+            if proposals.applied_term(run.term):
+                self.mark_dirty(group)
+        if results:
+            if run.origin == group.member_id:
+                proposals.applied(run, results)
+            elif proposals.carried_bytes:
+                proposals.carried(run)
+            self._applied_entries += len(results)
+        self._applied_to(group, run.last, len(run.blob))
+
+    def _applied_to(self, group: Group, index: Index, weight: int) -> None:
+        group.applied = index
+        more = group.raft.applied_to(index, weight)
+        if group.reads:
+            group.reads.applied(index)
+        self._snapshots.applied(group, weight)
+        if more and not group.dirty:
+            self.mark_dirty(group)
 
     def _configure(self, group: Group, run: Run) -> str | None:
         """A configuration change takes effect when it is applied (etcd's rule, not §4.1's).
@@ -584,11 +582,9 @@ class Scheduler:
             return str(error)
         self._members_changed(group, membership)
         if led:
-            # It may never hear it otherwise: nobody sends it the log any more. Later, see `_removed`.
-            due = self._ticks + self.config.election_ticks
             for id_ in before - raft.progress.keys():
                 if id_ != group.member_id:
-                    self._to_tell.append((due, group, id_, membership.members[id_].address))
+                    self._departures.tell_later(group, id_, membership.members[id_].address)
         return None
 
     def _members_changed(self, group: Group, membership: Membership) -> None:
@@ -597,121 +593,28 @@ class Scheduler:
         self._post.connect(group)
         group.members_changed(leader)
 
-    def _removed(self, group: Group) -> None:
-        """This host's member was removed: for programs the group stops at once.
-
-        The member itself lives on for some election timeouts. The others learn with the next beat
-        that the removal is committed; if the leader dies before, they may still need this one's
-        vote to elect another, by the configuration they know.
-        """
-        if group.removed is not None or group.failed is not None:
-            return
-        error = MemberRemoved(f"member {group.member_id} was removed from group {group.id}")
-        self._batch.meta(group.id, attrs.evolve(GroupMeta.decode(group.log.meta), removed=True).encode())
-        group.set_removed(error)
-        self._leaving[group] = self._ticks + LINGER_TIMEOUTS * self.config.election_ticks
-
-    def _see_off(self) -> None:
-        """Stop removed members whose time is over, and tell those that may not know."""
-        for group in [group for group, due in self._leaving.items() if due <= self._ticks]:
-            del self._leaving[group]
-            if group.failed is None and group.removed is not None:
-                self._post.disconnect(group)
-                group.stop(group.removed)
-        due, self._to_tell = self._to_tell, []
-        for told in due:
-            tick, group, id_, address = told
-            if tick > self._ticks:
-                self._to_tell.append(told)
-            elif group.failed is None:
-                self._post.tell_removal(group, id_, address)
-
     def want_snapshot(self, group: Group, waiter: Waiter | None) -> None:
         """Take a snapshot of the group as soon as may be."""
         self._snapshots.want(group, waiter)
 
+    def _record_meta(self, group: Group, meta: GroupMeta) -> None:
+        self._writes.batch.meta(group.id, meta.encode())
+
     def _compact(self, group: Group, snapshot: Snapshot, index: int) -> None:
         """The snapshot's file is durable: record it, and only then let older files go."""
-        self._batch.compact(group.id, snapshot, index)
-        batch, self._batch = self._batch, self._store.batch()
-        held, self._held = self._held, []
-        self._last_held = held
-        self._writes += 1
+        self._writes.batch.compact(group.id, snapshot, index)
 
         def done() -> None:
-            self._written(held)
             if group.failed is None:
                 self._snapshots.compacted(group)
 
-        self._submit(batch, done)
-
-    def snapshot_sink(self, peer: Hello, offer: SnapshotOffer) -> SnapshotSink:
-        """Where the transport puts a snapshot it is offered."""
-        group = self.groups.get(offer.group)
-        if group is None or group.failed is not None or offer.generation != group.generation:
-            raise GroupNotFound(offer.group)
-        if offer.to != group.member_id or (
-            offer.sender not in group.routes and self._post.learn(group, offer.sender, peer) is None
-        ):
-            raise NotMember(f"group {offer.group}: member {offer.to} is not here")
-        return self._env.snapshots.sink(offer)
-
-    def snapshot_received(self, peer: Hello, offer: SnapshotOffer, sink: SnapshotSink) -> None:  # noqa: ARG002
-        """A snapshot file is whole and on disk: let raft decide what it is worth."""
-        group, file = self.groups.get(offer.group), sink.file
-        assert file is not None, "a finished sink knows its file"
-        if group is None or group.failed is not None or offer.generation != group.generation:
-            return
-        self._snapshots.pin(group, file)
-        self._call_soon(lambda: self._step_snapshot(group, offer, file))
-
-    def _step_snapshot(self, group: Group, offer: SnapshotOffer, file: SnapshotFile) -> None:
-        if group.failed is not None:
-            return
-        before = group.raft.log.unstable.snapshot
-        self._step_core(
-            group,
-            Message(
-                MessageType.SNAP,
-                to=offer.to,
-                sender=offer.sender,
-                term=offer.term,
-                snapshot=offer.snapshot,
-            ),
-        )
-        taken = group.raft.log.unstable.snapshot
-        if taken is None or taken is before:
-            self._snapshots.unpin(group, file)
-        else:
-            self._received[group.id, taken.index, taken.term] = file
-        self.mark_dirty(group)
-
-    def _install(self, group: Group, held: Held) -> None:
-        """The log has recorded a received snapshot: the machine next, and only then the answer."""
-        snapshot = held.snapshot
-        assert snapshot is not None
-        file = self._received.pop((group.id, snapshot.index, snapshot.term))
-        group.proposals.skipped()
-        self._installing[group] = []
-
-        def done() -> None:
-            waiting = self._installing.pop(group)
-            self._members_changed(group, Membership.decode(snapshot.data))
-            if not group.raft.joint:
-                group.proposals.completed()
-            self._release(group, held.responses)
-            group.reads.applied(group.applied)
-            for later in waiting:
-                self._deliver(group, later)
-            self.mark_dirty(group)
-
-        self._snapshots.install(group, file, done)
+        self._writes.submit_batch(done)
 
     def _group_failed(self, group: Group, error: MultiraftError) -> None:
         """One group's trouble is its own: it stops here, and no other does."""
         if group.failed is None:
             group.stop(error)
-        self._installing.pop(group, None)
+        self._installer.forget(group)
 
     def fail(self, error: MultiraftError) -> None:
         """The host's trouble stops all of it: nothing more is acknowledged."""
@@ -741,7 +644,7 @@ class Scheduler:
     def pending(self) -> bool:
         """Whether anything that a caller waits for is under way."""
         return (
-            self._writes > 0
+            self._writes.under_way > 0
             or self._applier.busy
             or self._intake.busy
             or self.catalog.busy
