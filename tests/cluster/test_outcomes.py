@@ -151,7 +151,7 @@ async def test_what_proposers_are_told_is_what_was_applied(tmp_path: Path) -> No
 
 async def test_a_leader_without_a_quorum_steps_down_and_says_so(tmp_path: Path) -> None:
     """Within an election timeout. What was under way is unknown, what comes then has no leader."""
-    async with proxied(tmp_path, leader_wait_s=0.5) as (hosts, proxies):
+    async with proxied(tmp_path, leader_wait_s=0.5, election_ticks=40) as (hosts, proxies):
         groups = await create(hosts, 7)
         leader = leader_of(groups)
         await leader.propose(b"settled")
@@ -163,11 +163,13 @@ async def test_a_leader_without_a_quorum_steps_down_and_says_so(tmp_path: Path) 
             except MultiraftError as error:
                 errors.append(error)
 
+        last = leader.status().last_index
         for proxy in proxies:
             proxy.pause()
-        with trio.fail_after(5):
+        with trio.fail_after(15):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(propose, b"under way")
+                await until(lambda: leader.status().last_index > last)
                 await until(lambda: leader.status().role != "leader")
                 assert leader.leader is None
                 nursery.start_soon(propose, b"too late")
@@ -175,7 +177,8 @@ async def test_a_leader_without_a_quorum_steps_down_and_says_so(tmp_path: Path) 
         assert any("has had no leader for 0.5 s" in str(each) for each in errors)
         for proxy in proxies:
             proxy.go_on()
-        with trio.fail_after(10):
+        await settled(leader)
+        with trio.fail_after(20):
             await leader.propose(b"again")
             seen = await leader.query(None)
         assert isinstance(seen, list)

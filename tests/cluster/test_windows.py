@@ -64,8 +64,8 @@ async def test_no_more_is_under_way_than_the_window_takes(
         leader, follower, proxy = await slowed(hosts, proxies)
         proxy.pause()
         most = 0
-        for _ in range(10):
-            await leader.propose_many([PAYLOAD] * 20)
+        for _ in range(3 * under_way):
+            await leader.propose(PAYLOAD)
             progress = leader.status().progress[follower.member_id]
             assert progress.state == "replicate"
             most = max(most, progress.next - progress.match - 1)
