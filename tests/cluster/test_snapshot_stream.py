@@ -78,6 +78,7 @@ async def joins(hosts: list[HostProcess], late: HostProcess) -> list[int]:
     return found
 
 
+@pytest.mark.timeout(60 + STATE_MIB)
 async def test_a_large_state_goes_to_another_host_in_bounded_memory(tmp_path: Path) -> None:
     """Written, sent, received, verified and restored, in chunks: no process ever holds it."""
     with trio.fail_after(30 + STATE_MIB):
