@@ -16,22 +16,20 @@ import attrs
 import structlog
 import trio
 
-from multiraft.config import HostConfig, normalize_address
+from multiraft.admin.guard import OPEN_ADDRESS
+from multiraft.admin.serve import Door, open_door, serving
+from multiraft.config import HostConfig
 from multiraft.engine import Host, open_host
-from multiraft.errors import AddressInUse, ConfigError, HostClosed, MultiraftError
+from multiraft.errors import ConfigError, HostClosed, MultiraftError
 from multiraft.kv.commands import GetClaim, encode_claim
 from multiraft.kv.config import DEFAULT_GROUPS
 from multiraft.kv.http import make_app
 from multiraft.kv.machine import SqliteMachines
 from multiraft.kv.ranges import FIRST_GROUP, Ranges
-from multiraft.transport.asgi import HttpServer
 from multiraft.types import Member
 
 FILE_NAME = "kv.sqlite3"
-CONNECTIONS_MAX = 4096
 CLAIM_RETRY_S = 1.0
-DRAIN_S = 5.0
-"""How long closing waits for requests that are under way."""
 log = structlog.get_logger("multiraft.kv")
 
 
@@ -97,42 +95,26 @@ async def open_kv(
         raise ConfigError("http", "is required: the store is served there")
     division = Ranges.even(groups) if ranges is None else ranges
     machines = SqliteMachines(os.path.join(config.data_dir, FILE_NAME))
-    listeners = await _listen(config.http)
     try:
-        # open_host lets exceptions out bare, those of the nursery below included.
-        async with open_host(config, machines) as host:
+        # open_host lets exceptions out bare, those of the nurseries below included.
+        async with open_door(config) as door, open_host(config, machines) as host:
             await _create_missing(host, division, members)
-            async with _serving(host, division, listeners) as served:
+            async with _serving(host, division, door) as served:
                 yield served
     finally:
-        for listener in listeners:
-            listener.socket.close()
         machines.close()
 
 
 @asynccontextmanager
-async def _serving(host: Host, ranges: Ranges, listeners: list[trio.SocketListener]) -> AsyncIterator[Served]:
+async def _serving(host: Host, ranges: Ranges, door: Door) -> AsyncIterator[Served]:
     claim = _Claim(host, ranges)
-    app = make_app(host, ranges, not_ready=claim.not_ready)
-    server = HttpServer(app, listeners, max_connections=CONNECTIONS_MAX)
-    name, port = listeners[0].socket.getsockname()[:2]
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.serve)
+    app = make_app(host, ranges, door.guard, not_ready=claim.not_ready)
+    if door.guard.closed:
+        log.warning("the admin API is closed", http=door.address, reason=OPEN_ADDRESS)
+    async with serving(host, app, door), trio.open_nursery() as nursery:
         nursery.start_soon(claim.check)
-        yield Served(host, f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
-        with trio.move_on_after(DRAIN_S):
-            await server.let_go()
-            await app.wait_idle()
+        yield Served(host, door.address)
         nursery.cancel_scope.cancel()
-
-
-async def _listen(address: str) -> list[trio.SocketListener]:
-    """Raises: AddressInUse."""
-    name, _, port = normalize_address(address, "http").rpartition(":")
-    try:
-        return await trio.open_tcp_listeners(int(port), host=name.strip("[]"))
-    except OSError as error:
-        raise AddressInUse(f"http: cannot listen on {address}: {error}") from error
 
 
 async def _create_missing(host: Host, ranges: Ranges, members: Sequence[Member]) -> None:
