@@ -20,13 +20,13 @@ from multiraft.admin.guard import OPEN_ADDRESS
 from multiraft.admin.serve import Door, open_door, serving
 from multiraft.config import HostConfig
 from multiraft.engine import Host, open_host
-from multiraft.errors import ConfigError, HostClosed, MultiraftError
+from multiraft.errors import ConfigError, HostClosed, MembershipRejected, MultiraftError
 from multiraft.kv.commands import GetClaim, encode_claim
 from multiraft.kv.config import DEFAULT_GROUPS
 from multiraft.kv.http import make_app
 from multiraft.kv.machine import SqliteMachines
 from multiraft.kv.ranges import FIRST_GROUP, Ranges
-from multiraft.types import Member
+from multiraft.types import GroupId, Member
 
 FILE_NAME = "kv.sqlite3"
 CLAIM_RETRY_S = 1.0
@@ -118,16 +118,28 @@ async def _serving(host: Host, ranges: Ranges, door: Door) -> AsyncIterator[Serv
 
 
 async def _create_missing(host: Host, ranges: Ranges, members: Sequence[Member]) -> None:
-    if FIRST_GROUP in host.groups:
-        # Before anything is made: a division that is known to be wrong must not make groups.
-        standing = host.group(FIRST_GROUP).stale_query(GetClaim())
-        if standing not in {None, ranges.fingerprint()}:
-            raise _other_division()
+    first = host.groups.get(FIRST_GROUP)
+    # Before anything is made: a division that is known to be wrong must not make groups.
+    standing = None if first is None or first.status().failed else first.stale_query(GetClaim())
+    if standing not in {None, ranges.fingerprint()}:
+        raise _other_division()
     everyone = list(members) or [Member(1, host.address)]
     missing = [group for group in ranges.groups if group not in host.groups]
     if missing:
         log.info("creating groups", count=len(missing))
-        await host.create_groups(dict.fromkeys(missing, everyone))
+        try:
+            await host.create_groups(dict.fromkeys(missing, everyone))
+        except MembershipRejected:  # of one of them, before any was made
+            await _create_what_is_ours(host, missing, everyone)
+
+
+async def _create_what_is_ours(host: Host, missing: Sequence[GroupId], everyone: Sequence[Member]) -> None:
+    """Leave out the groups that this host's member was taken out of: it can only join those again."""
+    for group in missing:
+        try:
+            await host.create_group(group, everyone)
+        except MembershipRejected as error:
+            log.warning("a group is not carried here any more", group=group, reason=str(error))
 
 
 class _Claim:
@@ -145,11 +157,14 @@ class _Claim:
 
     async def check(self) -> None:
         """Raises: ConfigError when the cluster divides them in another way."""
-        group = self._host.group(FIRST_GROUP)
-        standing = group.stale_query(GetClaim())
+        standing: object = None
         while standing is None:
             try:
-                standing = await group.propose(encode_claim(self._mine))
+                # It may not be here just now: its member can be moved like that of any group.
+                group = self._host.group(FIRST_GROUP)
+                standing = group.stale_query(GetClaim())
+                if standing is None:
+                    standing = await group.propose(encode_claim(self._mine))
             except HostClosed:
                 return
             except MultiraftError as error:
