@@ -121,6 +121,11 @@ async def _listen(address: str) -> list[trio.SocketListener]:
     """Raises: AddressInUse."""
     name, _, port = normalize_address(address, "http").rpartition(":")
     try:
-        return await trio.open_tcp_listeners(int(port), host=name.strip("[]"))
+        listeners = await trio.open_tcp_listeners(int(port), host=name.strip("[]"))
     except OSError as error:
         raise AddressInUse(f"http: cannot listen on {address}: {error}") from error
+    # With port 0 each address of a name would get a port of its own; one is enough then.
+    extra = [] if int(port) else listeners[1:]
+    for listener in extra:
+        listener.socket.close()
+    return listeners[: len(listeners) - len(extra)]

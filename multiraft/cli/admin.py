@@ -19,7 +19,7 @@ TIMEOUT_S: Final = 10.0
 """For questions."""
 OUTCOME_S: Final = 30.0
 """For changes, unless --timeout says otherwise."""
-PAGE_GROUPS: Final = 10_000
+PAGE_GROUPS: Final = 1_000
 
 F = TypeVar("F", bound=Callable[..., Any])
 
