@@ -48,6 +48,7 @@ async def serve_kv(
     groups: int = DEFAULT_GROUPS,
     members: Sequence[Member] = (),
     ranges: Ranges | None = None,
+    join: bool = False,
     task_status: trio.TaskStatus[Served] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then stop cleanly.
@@ -61,13 +62,14 @@ async def serve_kv(
         members: Members of every group, the same on every host; `members_of` makes them from
             addresses. Default: this host alone.
         ranges: How keys are divided, the same on every host.
+        join: Make no groups here: this host joins those of others. Default: make what is missing.
         task_status: Started with `Served` when the HTTP API is up.
 
     Raises:
         As `open_kv`.
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_kv(config, groups=groups, members=members, ranges=ranges) as served:
+        async with open_kv(config, groups=groups, members=members, ranges=ranges, join=join) as served:
             log.info("serving", http=served.http, hosts=served.host.address)
             task_status.started(served)
             async for number in signals:
@@ -82,6 +84,7 @@ async def open_kv(
     groups: int = DEFAULT_GROUPS,
     members: Sequence[Member] = (),
     ranges: Ranges | None = None,
+    join: bool = False,
 ) -> AsyncIterator[Served]:
     """A host of the store that serves as long as the block runs. Arguments as for `serve_kv`.
 
@@ -98,7 +101,9 @@ async def open_kv(
     try:
         # open_host lets exceptions out bare, those of the nurseries below included.
         async with open_door(config) as door, open_host(config, machines) as host:
-            await _create_missing(host, division, members)
+            _check_division(host, division)
+            if not join:
+                await _create_missing(host, division, members)
             async with _serving(host, division, door) as served:
                 yield served
     finally:
@@ -117,12 +122,15 @@ async def _serving(host: Host, ranges: Ranges, door: Door) -> AsyncIterator[Serv
         nursery.cancel_scope.cancel()
 
 
-async def _create_missing(host: Host, ranges: Ranges, members: Sequence[Member]) -> None:
+def _check_division(host: Host, ranges: Ranges) -> None:
+    """Before anything is made: a division that is known to be wrong must not make groups."""
     first = host.groups.get(FIRST_GROUP)
-    # Before anything is made: a division that is known to be wrong must not make groups.
     standing = None if first is None or first.status().failed else first.stale_query(GetClaim())
     if standing not in {None, ranges.fingerprint()}:
         raise _other_division()
+
+
+async def _create_missing(host: Host, ranges: Ranges, members: Sequence[Member]) -> None:
     everyone = list(members) or [Member(1, host.address)]
     missing = [group for group in ranges.groups if group not in host.groups]
     if missing:
@@ -153,6 +161,8 @@ class _Claim:
     def not_ready(self) -> str | None:
         if self._confirmed:
             return None
+        if FIRST_GROUP not in self._host.groups:
+            return f"group {FIRST_GROUP} is not on this host, which has to join it first (multiraft join)"
         return "the cluster has not confirmed yet how keys are divided; it needs a quorum for that"
 
     async def check(self) -> None:
