@@ -93,7 +93,8 @@ STATUSES: Final[tuple[tuple[type[MultiraftError], int, Applied], ...]] = (
 
 def failure_of(error: MultiraftError) -> Failure:
     kind, status, applied = next(row for row in STATUSES if isinstance(error, row[0]))
-    name = type(error).__name__ if kind is MultiraftError else kind.__name__
+    # An error that is an OutcomeUnknown as well has the name of the other one.
+    name = kind.__name__ if kind is OutcomeUnknown else type(error).__name__
     leader = error.leader.address if isinstance(error, NotLeader) and error.leader is not None else None
     group = error.group if isinstance(error, (GroupNotFound, GroupExists)) else None
     if isinstance(error, ConfigError):
