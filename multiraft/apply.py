@@ -272,7 +272,7 @@ def _feed(group: Group, run: Run) -> Sequence[object]:
     """Apply one run; one result for each entry, none if raft made it for itself."""
     results: Sequence[object] = ()
     if run.origin:
-        payloads = run.payloads
+        payloads = run.applied()
         if len(payloads) == 1:
             entries = [Entry(run.first, run.term, payloads[0])]
         else:
