@@ -15,8 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -315,14 +314,3 @@ def bench_command(**options: object) -> dict[str, Any]:
     for name, value in options.items():
         command += [f"--{name}", str(value)]
     return run_json(command)
-
-
-@contextmanager
-def from_root() -> Iterator[None]:
-    """Let children that are started with `python -m` find this checkout."""
-    before = os.getcwd()
-    os.chdir(ROOT)
-    try:
-        yield
-    finally:
-        os.chdir(before)

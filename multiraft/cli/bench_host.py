@@ -144,6 +144,10 @@ class Worker:
             await group.wait_leader()
         return {"led": [group.id for group in self.led()]}
 
+    async def leading(self, _: dict[str, Any]) -> dict[str, Any]:
+        """How many groups this host leads at this moment; waits for nobody."""
+        return {"leading": self._host.statistics().scheduler.leading}
+
     async def transfer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Hand some groups over. One that does not move in time stays: the parent counts again."""
         limit = trio.CapacityLimiter(TRANSFERS_AT_ONCE)
@@ -269,14 +273,18 @@ def host_config(data_dir: str, mode: str, settings: Mapping[str, Any]) -> HostCo
     return config_from({**values, **settings})
 
 
-async def serve(requests: trio.abc.ReceiveStream, reply: Callable[[dict[str, Any]], None]) -> None:
+async def serve(
+    requests: trio.abc.ReceiveStream,
+    reply: Callable[[dict[str, Any]], None],
+    worker_type: type[Worker] = Worker,
+) -> None:
     """Open the host that the first line describes, then do what the other lines say."""
     lines = read_lines(requests)
     first = await anext(lines)
     mode = first["mode"]
     config = host_config(first["data_dir"], mode, first["settings"])
     async with open_host(config, lambda _: Counter()) as host, trio.open_nursery() as nursery:
-        worker = Worker(host, mode, first["payload"], nursery)
+        worker = worker_type(host, mode, first["payload"], nursery)
         reply({"address": host.address})
         async for request in lines:
             command: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]] = getattr(worker, request["do"])
@@ -284,8 +292,12 @@ async def serve(requests: trio.abc.ReceiveStream, reply: Callable[[dict[str, Any
         nursery.cancel_scope.cancel()
 
 
-def main() -> None:
-    """Take over the pipes for the conversation; whatever else is printed goes to standard error."""
+def main(worker_type: type[Worker] = Worker) -> None:
+    """Take over the pipes for the conversation; whatever else is printed goes to standard error.
+
+    Args:
+        worker_type: Carries out the commands; one with more of them for other benchmarks.
+    """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     log_to_stderr(logging.WARNING)
@@ -295,7 +307,7 @@ def main() -> None:
 
     async def run() -> None:
         async with trio.lowlevel.FdStream(os.dup(0)) as requests:
-            await serve(requests, reply)
+            await serve(requests, reply, worker_type)
 
     try:
         trio.run(run)
