@@ -31,10 +31,10 @@ from multiraft.errors import StorageFailed as StorageFailed
 from multiraft.errors import StorageFull as StorageFull
 from multiraft.errors import TransferFailed as TransferFailed
 from multiraft.group import Group as Group
-from multiraft.group import GroupStatus as GroupStatus
-from multiraft.group import PeerStatus as PeerStatus
-from multiraft.group import SnapshotInfo as SnapshotInfo
 from multiraft.interfaces import StateMachine as StateMachine
+from multiraft.status import GroupStatus as GroupStatus
+from multiraft.status import PeerStatus as PeerStatus
+from multiraft.status import SnapshotInfo as SnapshotInfo
 from multiraft.types import Entry as Entry
 from multiraft.types import Member as Member
 from multiraft.types import ReadMode as ReadMode

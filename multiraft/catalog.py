@@ -15,13 +15,14 @@ from multiraft.errors import (
     StateMachineFailed,
     StorageFailed,
 )
-from multiraft.group import Group, GroupHost, ServedLog
+from multiraft.group import Group, GroupHost
 from multiraft.interfaces import UNKNOWN_GROUPS, Executor, GroupLog, StateMachine, WriteBatch
 from multiraft.membership import MEMBER_ID_MAX, GroupMeta, Membership
 from multiraft.messages import HardState, Snapshot
 from multiraft.post import Post
 from multiraft.proposals import Waiter
 from multiraft.raft.core import CoreConfig, Raft
+from multiraft.served import ServedLog
 from multiraft.snapshots import INITIAL_INDEX, restore_machine
 from multiraft.types import GroupId, Index, Role
 

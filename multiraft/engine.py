@@ -31,7 +31,7 @@ from multiraft.errors import (
     NotMember,
     StorageFailed,
 )
-from multiraft.group import Group, TaskWaiter
+from multiraft.group import Group
 from multiraft.identity import start_identity
 from multiraft.interfaces import Executor, Files, MachineFactory, SnapshotOffer, SnapshotSink
 from multiraft.logs import default_to_stdlib
@@ -50,6 +50,7 @@ from multiraft.transport.http import HttpTransport, open_transport
 from multiraft.transport.link import LinkStatistics
 from multiraft.transport.tls import load_tls, own_fault
 from multiraft.types import GroupId, Member, MemberId, Role
+from multiraft.waiters import TaskWaiter
 from multiraft.workers import ThreadExecutor
 
 CREATE_BATCH_GROUPS = 1000

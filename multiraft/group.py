@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import attrs
-import outcome
 import trio
 
 from multiraft.changes import MembershipCalls
@@ -29,11 +27,13 @@ from multiraft.errors import (
     fresh,
 )
 from multiraft.membership import Change, GroupMeta, Membership, is_member_id
-from multiraft.messages import ConfState, HardState, Run, Snapshot
+from multiraft.messages import Run
 from multiraft.proposals import ProposalTable, QueuedChange, Waiter
 from multiraft.raft.core import Raft, RaftRole
 from multiraft.reads import ReadTable
+from multiraft.status import GroupStatus, PeerStatus, SnapshotInfo
 from multiraft.types import GroupId, Index, Member, MemberId, Role, Term
+from multiraft.waiters import Leadership, ManyWaiter, QueryWaiter, TaskWaiter
 
 if TYPE_CHECKING:
     from multiraft.config import HostConfig
@@ -55,183 +55,6 @@ class GroupHost(Protocol):
 
     def want_snapshot(self, group: Group, waiter: Waiter | None) -> None:
         """Take a snapshot of the group as soon as may be."""
-
-
-class TaskWaiter:
-    """A parked trio task. Waking one costs 3 µs, so nothing is woken twice for one result."""
-
-    __slots__ = ("_task",)
-
-    def __init__(self) -> None:
-        self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
-
-    async def wait(self) -> object:
-        return await trio.lowlevel.wait_task_rescheduled(self._abort)
-
-    def _abort(self, _: object) -> trio.lowlevel.Abort:
-        self._task = None  # cancelled: whatever comes of it, nobody listens any more
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    def resolve(self, value: object) -> None:
-        if (task := self._task) is not None:
-            self._task = None
-            trio.lowlevel.reschedule(task, outcome.Value(value))
-
-    def fail(self, error: Exception) -> None:
-        if (task := self._task) is not None:
-            self._task = None
-            trio.lowlevel.reschedule(task, outcome.Error(fresh(error)))
-
-
-class ManyWaiter:
-    """Collects the results of several proposals, in order, and wakes its task once."""
-
-    __slots__ = ("_left", "_results", "_waiter")
-
-    def __init__(self, count: int) -> None:
-        self._left = count
-        self._results: list[object] = []
-        self._waiter = TaskWaiter()
-
-    async def wait(self) -> list[object]:
-        return cast("list[object]", await self._waiter.wait())
-
-    def resolve(self, value: object) -> None:
-        self._results.append(value)
-        self._left -= 1
-        if self._left == 0:
-            self._waiter.resolve(self._results)
-
-    def fail(self, error: Exception) -> None:
-        self._waiter.fail(error)
-
-
-class QueryWaiter:
-    """A read whose barrier, once passed, is followed by the query itself: one wake-up in all."""
-
-    __slots__ = ("_group", "_request", "_waiter")
-
-    def __init__(self, group: Group, request: object) -> None:
-        self._group = group
-        self._request = request
-        self._waiter = TaskWaiter()
-
-    async def wait(self) -> object:
-        return await self._waiter.wait()
-
-    def resolve(self, _: object) -> None:
-        self._group.host.run_query(self._group, self._request, self._waiter)
-
-    def fail(self, error: Exception) -> None:
-        self._waiter.fail(error)
-
-
-class Leadership:
-    """An iterator over a group's leaders; see `Group.leadership`.
-
-    A class and no generator, so that leaving its loop early leaves nothing to close.
-    """
-
-    __slots__ = ("_group", "_seen")
-
-    def __init__(self, group: Group) -> None:
-        self._group = group
-        self._seen = -1
-
-    def __aiter__(self) -> Leadership:
-        return self
-
-    async def __anext__(self) -> Member | None:
-        group = self._group
-        if self._seen == group.leader_version:
-            while self._seen == group.leader_version:
-                await group.watch_leader()
-        else:
-            await trio.lowlevel.checkpoint()
-        self._seen = group.leader_version
-        return group.leader
-
-
-@attrs.frozen
-class PeerStatus:
-    """How far the leader knows one member to be."""
-
-    match: Index
-    next: Index
-    state: str
-    active: bool
-
-
-@attrs.frozen
-class GroupStatus:
-    """A group as this host sees it, at one moment."""
-
-    id: GroupId
-    member_id: MemberId
-    term: Term
-    leader: Member | None
-    role: str
-    """`follower`, `pre_candidate`, `candidate` or `leader`."""
-    commit: Index
-    applied: Index
-    first_index: Index
-    last_index: Index
-    snapshot_index: Index
-    members: Mapping[MemberId, Member]
-    version: Index
-    """Of the members: the index of the last configuration change applied here; 0: none was."""
-    progress: Mapping[MemberId, PeerStatus]
-    """Empty unless this host leads the group."""
-    at_rest: bool
-    failed: str | None
-    """Why the group is stopped here; None: it runs."""
-
-
-@attrs.frozen
-class SnapshotInfo:
-    """A snapshot that was taken: its file, and where in the log it stands."""
-
-    path: str
-    index: Index
-    term: Term
-    bytes: int
-
-
-class ServedLog:
-    """A group's stable log as its core reads it: the store's, but snapshots are the files'.
-
-    Bound methods are taken over as attributes, so that this costs no call.
-    """
-
-    __slots__ = ("_commit", "_group", "_log", "first_index", "last_index", "runs", "term")
-
-    def __init__(self, log: GroupLog, commit: Index) -> None:
-        self._log = log
-        self._commit = commit
-        self._group: Group | None = None
-        self.first_index = log.first_index
-        self.last_index = log.last_index
-        self.runs = log.runs
-        self.term = log.term
-
-    def serve(self, group: Group) -> None:
-        self._group = group
-
-    def initial_state(self) -> tuple[HardState, ConfState]:
-        state, conf_state = self._log.initial_state()
-        return attrs.evolve(state, commit=max(state.commit, self._commit)), conf_state
-
-    def snapshot(self) -> Snapshot:
-        group = self._group
-        if group is not None:
-            file = group.snapshot_file
-            # A file below the compaction point would leave a gap that no entry can fill.
-            # Nor would a member take one from before it was added: it is not in it.
-            needed = max(self._log.first_index() - 1, group.membership.version)
-            if file is not None and file.snapshot.index >= needed:
-                return file.snapshot
-            group.host.want_snapshot(group, None)
-        raise SnapshotUnavailable("no snapshot of the group yet; one was asked for")
 
 
 class Group(MembershipCalls):

@@ -28,21 +28,20 @@ from multiraft.apply import Applier, Work
 from multiraft.beats import Beater
 from multiraft.catalog import Catalog
 from multiraft.config import HostConfig
+from multiraft.departures import Departures
 from multiraft.environment import Environment, Recalled
 from multiraft.errors import (
     CorruptRecord,
     GroupFailed,
-    GroupNotFound,
     HostClosed,
-    MemberRemoved,
     MembershipRejected,
     MultiraftError,
-    NotMember,
     StorageFailed,
 )
 from multiraft.group import Group
+from multiraft.installer import Held, Installer
 from multiraft.intake import Intake
-from multiraft.interfaces import SnapshotFile, SnapshotOffer, SnapshotSink, WriteBatch
+from multiraft.interfaces import WriteBatch
 from multiraft.joining import Joining
 from multiraft.membership import GroupMeta, Membership
 from multiraft.messages import (
@@ -70,7 +69,7 @@ from multiraft.raft.ready import Ready
 from multiraft.snapshots import Snapshots
 from multiraft.statistics import PassHistogram, SchedulerStatistics
 from multiraft.ticker import Ticker
-from multiraft.types import GroupId, Index, MemberId, Term
+from multiraft.types import GroupId
 
 WRITES_IN_FLIGHT_MAX = 2
 """Batches at the log before proposals wait: one being synced, one filling up behind it."""
@@ -81,20 +80,8 @@ INBOX_MESSAGES_MAX = 65536
 PASS_BYTES_MAX = 64 << 20
 """Payload for the log after which a pass leaves other groups to the next one."""
 
-LINGER_TIMEOUTS = 10
-"""Election timeouts for which a removed member goes on voting."""
-
 CLOCK_CHECK_GROUPS = 32
 """Groups between two looks at the clock within a pass."""
-
-
-@attrs.define(eq=False)
-class Held:
-    """Responses of one group that wait for a batch, and a snapshot to install before them."""
-
-    group: Group
-    responses: list[Message]
-    snapshot: Snapshot | None
 
 
 class Scheduler:
@@ -123,10 +110,6 @@ class Scheduler:
         """A tick is due; it is counted when this many frames of those received are handled."""
         self._collecting = False
         self._behind = False
-        self._leaving: dict[Group, int] = {}
-        """Groups whose member here was removed, and the tick at which they stop: see `_removed`."""
-        self._to_tell: list[tuple[int, Group, MemberId, str]] = []
-        """Members that this host, as leader, removed: tick, id and address to tell them at."""
         self._late_reads: list[tuple[Group, Message]] = []
         """Reads of other members that came while ticks were owed."""
 
@@ -181,11 +164,20 @@ class Scheduler:
             store_failed=self.fail,
             group_failed=self._group_failed,
         )
-        self._received: dict[tuple[GroupId, Index, Term], SnapshotFile] = {}
-        """Files of snapshots that raft took and the log has not recorded yet."""
-        self._installing: dict[Group, list[Held]] = {}
-        """Groups whose machine is being restored, and what waits behind that: raft must hear of
-        the snapshot before it hears that entries after it are on disk."""
+        self._installer = Installer(
+            self.groups,
+            environment.snapshots,
+            self._snapshots,
+            self._post,
+            step=self._step_core,
+            release=self._release,
+            members_changed=self._members_changed,
+            mark_dirty=self.mark_dirty,
+            call_soon=self._call_soon,
+        )
+        self.snapshot_sink = self._installer.snapshot_sink
+        self.snapshot_received = self._installer.snapshot_received
+        self._departures = Departures(config, self._post, record=self._record_meta)
         self.catalog = Catalog(
             config,
             environment,
@@ -295,7 +287,7 @@ class Scheduler:
                 # They promise what an earlier batch holds: go with the next one, behind it.
                 self._hold(group, ready.responses, None)
             else:
-                self._deliver(group, Held(group, ready.responses, None))
+                self._installer.deliver(group, Held(group, ready.responses, None))
         if ready.committed:
             self._applier.add(group, ready.committed)
         for state in ready.read_states:
@@ -362,24 +354,14 @@ class Scheduler:
             group.unsynced -= 1
             if group.failed is not None:
                 continue
-            if each.snapshot is None and not self._installing:
+            if each.snapshot is None and not self._installer.installing:
                 self._release(group, each.responses)
             else:
-                self._deliver(group, each)
+                self._installer.deliver(group, each)
         if self._intake.held_back:
             back, self._intake.held_back = self._intake.held_back, []
             for group in back:
                 self.mark_dirty(group)
-
-    def _deliver(self, group: Group, held: Held) -> None:
-        """What `held` waited for is on disk; only a snapshot before it may still be in the way."""
-        waiting = self._installing.get(group)
-        if waiting is not None:
-            waiting.append(held)
-        elif held.snapshot is None:
-            self._release(group, held.responses)
-        else:
-            self._install(group, held)
 
     def _release(self, group: Group, responses: list[Message]) -> None:
         own, route = group.member_id, self._post.route
@@ -421,8 +403,7 @@ class Scheduler:
         if self._snapshots.busy:
             self._snapshots.start()
         self._ticks += 1
-        if self._leaving or self._to_tell:
-            self._see_off()
+        self._departures.tick()
         if self._ticks % (10 * self.config.election_ticks) == 0:
             self._post.sweep()
         if self._collecting or self._ticks % self.config.election_ticks == 0:
@@ -478,7 +459,7 @@ class Scheduler:
                     self._step(peer, group, message)
                 elif type(message) is Removal:
                     if message.to == group.member_id:
-                        self._removed(group)
+                        self._departures.removed(group)
                 elif type(message) is ProposalRefused and group.proposals.refused(
                     message.sequence, message.reason
                 ):
@@ -558,7 +539,7 @@ class Scheduler:
             if not group.raft.joint:
                 proposals.completed()
             if group.member_id not in group.raft.progress:
-                self._removed(group)
+                self._departures.removed(group)
 
     def _configure(self, group: Group, run: Run) -> str | None:
         """A configuration change takes effect when it is applied (etcd's rule, not §4.1's).
@@ -577,11 +558,9 @@ class Scheduler:
             return str(error)
         self._members_changed(group, membership)
         if led:
-            # It may never hear it otherwise: nobody sends it the log any more. Later, see `_removed`.
-            due = self._ticks + self.config.election_ticks
             for id_ in before - raft.progress.keys():
                 if id_ != group.member_id:
-                    self._to_tell.append((due, group, id_, membership.members[id_].address))
+                    self._departures.tell_later(group, id_, membership.members[id_].address)
         return None
 
     def _members_changed(self, group: Group, membership: Membership) -> None:
@@ -590,38 +569,12 @@ class Scheduler:
         self._post.connect(group)
         group.members_changed(leader)
 
-    def _removed(self, group: Group) -> None:
-        """This host's member was removed: for programs the group stops at once.
-
-        The member itself lives on for some election timeouts. The others learn with the next beat
-        that the removal is committed; if the leader dies before, they may still need this one's
-        vote to elect another, by the configuration they know.
-        """
-        if group.removed is not None or group.failed is not None:
-            return
-        error = MemberRemoved(f"member {group.member_id} was removed from group {group.id}")
-        self._batch.meta(group.id, attrs.evolve(GroupMeta.decode(group.log.meta), removed=True).encode())
-        group.set_removed(error)
-        self._leaving[group] = self._ticks + LINGER_TIMEOUTS * self.config.election_ticks
-
-    def _see_off(self) -> None:
-        """Stop removed members whose time is over, and tell those that may not know."""
-        for group in [group for group, due in self._leaving.items() if due <= self._ticks]:
-            del self._leaving[group]
-            if group.failed is None and group.removed is not None:
-                self._post.disconnect(group)
-                group.stop(group.removed)
-        due, self._to_tell = self._to_tell, []
-        for told in due:
-            tick, group, id_, address = told
-            if tick > self._ticks:
-                self._to_tell.append(told)
-            elif group.failed is None:
-                self._post.tell_removal(group, id_, address)
-
     def want_snapshot(self, group: Group, waiter: Waiter | None) -> None:
         """Take a snapshot of the group as soon as may be."""
         self._snapshots.want(group, waiter)
+
+    def _record_meta(self, group: Group, meta: GroupMeta) -> None:
+        self._batch.meta(group.id, meta.encode())
 
     def _compact(self, group: Group, snapshot: Snapshot, index: int) -> None:
         """The snapshot's file is durable: record it, and only then let older files go."""
@@ -638,73 +591,11 @@ class Scheduler:
 
         self._submit(batch, done)
 
-    def snapshot_sink(self, peer: Hello, offer: SnapshotOffer) -> SnapshotSink:
-        """Where the transport puts a snapshot it is offered."""
-        group = self.groups.get(offer.group)
-        if group is None or group.failed is not None or offer.generation != group.generation:
-            raise GroupNotFound(offer.group)
-        if offer.to != group.member_id or (
-            offer.sender not in group.routes and self._post.learn(group, offer.sender, peer) is None
-        ):
-            raise NotMember(f"group {offer.group}: member {offer.to} is not here")
-        return self._env.snapshots.sink(offer)
-
-    def snapshot_received(self, peer: Hello, offer: SnapshotOffer, sink: SnapshotSink) -> None:  # noqa: ARG002
-        """A snapshot file is whole and on disk: let raft decide what it is worth."""
-        group, file = self.groups.get(offer.group), sink.file
-        assert file is not None, "a finished sink knows its file"
-        if group is None or group.failed is not None or offer.generation != group.generation:
-            return
-        self._snapshots.pin(group, file)
-        self._call_soon(lambda: self._step_snapshot(group, offer, file))
-
-    def _step_snapshot(self, group: Group, offer: SnapshotOffer, file: SnapshotFile) -> None:
-        if group.failed is not None:
-            return
-        before = group.raft.log.unstable.snapshot
-        self._step_core(
-            group,
-            Message(
-                MessageType.SNAP,
-                to=offer.to,
-                sender=offer.sender,
-                term=offer.term,
-                snapshot=offer.snapshot,
-            ),
-        )
-        taken = group.raft.log.unstable.snapshot
-        if taken is None or taken is before:
-            self._snapshots.unpin(group, file)
-        else:
-            self._received[group.id, taken.index, taken.term] = file
-        self.mark_dirty(group)
-
-    def _install(self, group: Group, held: Held) -> None:
-        """The log has recorded a received snapshot: the machine next, and only then the answer."""
-        snapshot = held.snapshot
-        assert snapshot is not None
-        file = self._received.pop((group.id, snapshot.index, snapshot.term))
-        group.proposals.skipped()
-        self._installing[group] = []
-
-        def done() -> None:
-            waiting = self._installing.pop(group)
-            self._members_changed(group, Membership.decode(snapshot.data))
-            if not group.raft.joint:
-                group.proposals.completed()
-            self._release(group, held.responses)
-            group.reads.applied(group.applied)
-            for later in waiting:
-                self._deliver(group, later)
-            self.mark_dirty(group)
-
-        self._snapshots.install(group, file, done)
-
     def _group_failed(self, group: Group, error: MultiraftError) -> None:
         """One group's trouble is its own: it stops here, and no other does."""
         if group.failed is None:
             group.stop(error)
-        self._installing.pop(group, None)
+        self._installer.forget(group)
 
     def fail(self, error: MultiraftError) -> None:
         """The host's trouble stops all of it: nothing more is acknowledged."""

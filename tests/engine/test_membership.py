@@ -335,7 +335,7 @@ async def test_a_dead_member_is_removed_and_told_when_it_is_back(tmp_path: Path)
             await groups[1].add_member(Member(4, address, Role.LEARNER))
             await groups[1].remove_member(4)
         # What is said to it unasked is lost; it has to ask.
-        await until(lambda: not any(host._scheduler._to_tell for host in hosts))
+        await until(lambda: not any(host._scheduler._departures._to_tell for host in hosts))
         async with open_host(config(tmp_path / "2", listen=address), journals) as third:
             back = third.group(7)
             await until(lambda: back.removed is not None)

@@ -17,6 +17,7 @@ from multiraft import intake
 from multiraft.apply import Applier, Work
 from multiraft.errors import ProposalDropped
 from multiraft.group import Group
+from multiraft.installer import Held
 from multiraft.messages import HardState, Message, MessageType, Run, Snapshot
 from multiraft.proposals import ProposalTable
 from multiraft.raft import core, follower, leader, leader_reads
@@ -27,7 +28,7 @@ from multiraft.raft.log import RaftLog
 from multiraft.raft.quorum import VoteResult
 from multiraft.raft.ready import Ready
 from multiraft.raft.state import State
-from multiraft.scheduler import Held, Scheduler
+from multiraft.scheduler import Scheduler
 from multiraft.storage.appender import Appender
 from multiraft.storage.batch import Batch
 from multiraft.storage.memory import MemoryFile

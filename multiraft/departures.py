@@ -1,0 +1,72 @@
+"""Members that are removed: how the host of one sees it off, and how its leader tells it.
+
+For programs a group stops at once when its member here is removed. The member itself lives on for
+some election timeouts: the others learn with the next beat that the removal is committed; if the
+leader dies before, they may still need this one's vote to elect another, by the configuration
+they know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from multiraft.config import HostConfig
+from multiraft.errors import MemberRemoved
+from multiraft.group import Group
+from multiraft.membership import GroupMeta
+from multiraft.post import Post
+from multiraft.types import MemberId
+
+LINGER_TIMEOUTS = 10
+"""Election timeouts for which a removed member goes on voting."""
+
+
+class Departures:
+    """The removed members of this host, and those that groups led here have removed."""
+
+    def __init__(self, config: HostConfig, post: Post, *, record: Callable[[Group, GroupMeta], None]) -> None:
+        self._post = post
+        self._record = record
+        self._election_ticks = config.election_ticks
+        self._ticks = 0
+        self._leaving: dict[Group, int] = {}
+        """Groups whose member here was removed, and the tick at which they stop."""
+        self._to_tell: list[tuple[int, Group, MemberId, str]] = []
+        """Members that this host, as leader, removed: tick, id and address to tell them at."""
+
+    def removed(self, group: Group) -> None:
+        """This host's member was removed: for programs the group stops at once."""
+        if group.removed is not None or group.failed is not None:
+            return
+        error = MemberRemoved(f"member {group.member_id} was removed from group {group.id}")
+        self._record(group, attrs.evolve(GroupMeta.decode(group.log.meta), removed=True))
+        group.set_removed(error)
+        self._leaving[group] = self._ticks + LINGER_TIMEOUTS * self._election_ticks
+
+    def tell_later(self, group: Group, member: MemberId, address: str) -> None:
+        """Tell a member, in a while, that it was removed.
+
+        It may never hear it otherwise: nobody sends it the log any more. But it may be needed for
+        a while, see above.
+        """
+        self._to_tell.append((self._ticks + self._election_ticks, group, member, address))
+
+    def tick(self) -> None:
+        """Stop removed members whose time is over, and tell those that may not know."""
+        self._ticks += 1
+        if not self._leaving and not self._to_tell:
+            return
+        for group in [group for group, due in self._leaving.items() if due <= self._ticks]:
+            del self._leaving[group]
+            if group.failed is None and group.removed is not None:
+                self._post.disconnect(group)
+                group.stop(group.removed)
+        due, self._to_tell = self._to_tell, []
+        for told in due:
+            tick, group, id_, address = told
+            if tick > self._ticks:
+                self._to_tell.append(told)
+            elif group.failed is None:
+                self._post.tell_removal(group, id_, address)

@@ -1,0 +1,54 @@
+"""What a group tells of itself: frozen objects, as of one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from multiraft.types import GroupId, Index, Member, MemberId, Term
+
+
+@attrs.frozen
+class PeerStatus:
+    """How far the leader knows one member to be."""
+
+    match: Index
+    next: Index
+    state: str
+    active: bool
+
+
+@attrs.frozen
+class GroupStatus:
+    """A group as this host sees it, at one moment."""
+
+    id: GroupId
+    member_id: MemberId
+    term: Term
+    leader: Member | None
+    role: str
+    """`follower`, `pre_candidate`, `candidate` or `leader`."""
+    commit: Index
+    applied: Index
+    first_index: Index
+    last_index: Index
+    snapshot_index: Index
+    members: Mapping[MemberId, Member]
+    version: Index
+    """Of the members: the index of the last configuration change applied here; 0: none was."""
+    progress: Mapping[MemberId, PeerStatus]
+    """Empty unless this host leads the group."""
+    at_rest: bool
+    failed: str | None
+    """Why the group is stopped here; None: it runs."""
+
+
+@attrs.frozen
+class SnapshotInfo:
+    """A snapshot that was taken: its file, and where in the log it stands."""
+
+    path: str
+    index: Index
+    term: Term
+    bytes: int
