@@ -207,9 +207,12 @@ class Bench:
             rows: What names a row, and what measures it once.
             warmup: Measure each row once more, before, and forget that. False: each measurement
                 warms up by itself.
+
+        A row that cannot be measured is left out, after its first failure. Unless that was only
+        because something is `Missing`, the script ends with an error, after the other rows.
         """
         seen: list[list[Figures]] = [[] for _ in rows]
-        failures: dict[int, RunFailed] = {}
+        failures: dict[int, RunFailed | Missing] = {}
         for run in range(self.runs + warmup):
             for number, (row, once) in enumerate(rows):
                 if number in failures:
@@ -217,7 +220,7 @@ class Bench:
                 _say(f"run {run + 1} of {self.runs + warmup}: {label(row)}")
                 try:
                     measured = _with_others(once)
-                except RunFailed as failure:  # the other rows are still worth their time
+                except (Missing, RunFailed) as failure:  # the other rows are still worth their time
                     failures[number] = failure
                 else:
                     if run or not warmup:
@@ -225,11 +228,12 @@ class Bench:
         _say("")
         for number, (row, _) in enumerate(rows):
             if number in failures:
-                print(f"{label(row)}\n    not measured: {failures[number]}")
+                print(f"{label(row)}\n    not measured: {failures[number]}", flush=True)
             else:
                 self.keep(row, summed_up(seen[number]))
-        if failures:
-            sys.exit(f"{len(failures)} of {len(rows)} rows could not be measured")
+        failed = sum(isinstance(each, RunFailed) for each in failures.values())
+        if failed:
+            sys.exit(f"{failed} of {len(rows)} rows could not be measured")
 
     def keep(self, row: Row, figures: Mapping[str, Figure]) -> None:
         """Print one row; append it to results/ if that was asked for."""
@@ -297,6 +301,10 @@ def recorded(question: str) -> list[dict[str, Any]]:
 
 class RunFailed(Exception):
     """A program that was to be measured ended with an error; this is what it said."""
+
+
+class Missing(Exception):
+    """What was to be measured is not installed; the message says how to install it."""
 
 
 def run_json(command: Sequence[str]) -> dict[str, Any]:

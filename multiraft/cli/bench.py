@@ -212,7 +212,9 @@ async def _wait_settled(children: Sequence[Child]) -> None:
 async def _check_applied(children: Sequence[Child]) -> None:
     """A benchmark of writes that were lost would be worth nothing."""
     with deadline(START_TIMEOUT_S, "the last writes to be applied"):
-        answers = await ask_all(children, {"do": "applied"})
+        for part, child in enumerate(children):
+            await child.send({"do": "applied", "hosts": len(children), "part": part})
+        answers = [await child.receive() for child in children]
     applied = sum(answer["applied"] for answer in answers)
     acknowledged = sum(answer["acknowledged"] for answer in answers)
     if applied < acknowledged:
