@@ -18,9 +18,9 @@ from tests.engine.work_cluster import Cost, Counts, WorkCluster, cluster_of, cos
 
 # Leader's calls, a follower's calls, leader's bytes, a follower's bytes: at most, per operation.
 WRITES = {
-    (48, 21): Cost(9.6, 4.7, 44, 0.8),
-    (48, 1): Cost(155, 75, 126, 17),
-    (1000, 1): Cost(151, 72, 128, 18),
+    (48, 21): Cost(5.8, 2.9, 43, 0.5),
+    (48, 1): Cost(75, 35, 101, 10.1),
+    (1000, 1): Cost(71, 32, 103, 11.3),
 }
 """Waves of writes on all groups at once; by groups, and writes for each group."""
 
@@ -34,7 +34,7 @@ READS = {
 IDLE = {48: Cost(14.2, 7.8, 21, 6.6), 1000: Cost(11.3, 5.9, 23, 7.8)}
 """A heartbeat interval in which nothing happens; by groups, and per group."""
 
-ONE_WRITE = Cost(352, 220, 136, 22)
+ONE_WRITE = Cost(302, 195, 120, 20)
 """A single write in one group, whatever the number of groups."""
 
 WAVES = 2
