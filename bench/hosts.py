@@ -43,7 +43,8 @@ class Hosts:
         self.addresses = [(await child.receive())["address"] for child in self.children]
 
     async def create(self, groups: int) -> None:
-        await self.ask({"do": "create", "groups": groups, "members": self.addresses})
+        """All at once."""
+        await self.ask({"do": "create", "first": 1, "last": groups, "members": self.addresses})
 
     async def ask(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         return await ask_all(self.children, message)

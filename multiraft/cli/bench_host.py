@@ -136,7 +136,8 @@ class Worker:
 
     async def create(self, request: dict[str, Any]) -> dict[str, Any]:
         members = [Member(number, address) for number, address in enumerate(request["members"], 1)]
-        await self._host.create_groups(dict.fromkeys(range(1, request["groups"] + 1), members))
+        wanted = range(request["first"], request["last"] + 1)
+        await self._host.create_groups(dict.fromkeys(wanted, members))
         return {"created": len(self._host.groups)}
 
     async def leaders(self, _: dict[str, Any]) -> dict[str, Any]:
