@@ -97,18 +97,22 @@ def _cpu_model() -> str:
 
 
 def revision() -> str:
-    """The commit that is measured; with "+" if files differ from it; "" outside a checkout."""
+    """The commit that is measured; with "+" if code differs from it; "" outside a checkout."""
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        commit = _git("rev-parse", "--short", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *NOT_CODE)
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return described.stdout.strip()
+    return commit + ("+" if changed else "")
+
+
+NOT_CODE = (":!bench/results", ":!bench/plots", ":!*.md")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 class Others:
@@ -136,12 +140,6 @@ def _jiffies() -> tuple[int, int]:
 def _own_cpu_s() -> float:
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
-
-
-def children_cpu_s() -> float:
-    """User and system time of the processes that this one started and waited for."""
-    times = os.times()
-    return times.children_user + times.children_system
 
 
 # --- several runs --------------------------------------------------------------------------------
