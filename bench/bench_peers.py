@@ -41,6 +41,8 @@ def multiraft_inside(groups: int, outstanding: int, seconds: float) -> Figures:
     got = bench_command(
         groups=groups, inflight=outstanding, payload=PAYLOAD, seconds=seconds, warmup=WARMUP_S
     )
+    if got["latency_ms"]["p50"] is None:
+        raise RunFailed(f"too few operations were done to say how long they take: {got['operations']}")
     return {
         "per_second": got["per_second"],
         "p50_ms": got["latency_ms"]["p50"],

@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.bench_dataflow import best_recorded, flow
-from bench.measure import Bench, Figures, arguments, bench_command
+from bench.measure import Bench, Figures, RunFailed, arguments, bench_command
 
 ROWS: tuple[tuple[str, int, int, int], ...] = (
     ("write", 1, 1, 16),
@@ -42,7 +42,7 @@ def once(row: dict[str, Any], seconds: float, warmup: float) -> Figures:
     bare = flow(**load, seconds=min(seconds, 3.0))
     most = max(best_recorded(load), bare["per_second"])
     got = bench_command(mode=row["mode"], seconds=seconds, warmup=warmup, **load)
-    return {
+    found = {
         "per_second": got["per_second"],
         "p50_ms": got["latency_ms"]["p50"],
         "p99_ms": got["latency_ms"]["p99"],
@@ -55,6 +55,9 @@ def once(row: dict[str, Any], seconds: float, warmup: float) -> Figures:
         "of_flow": got["per_second"] / bare["per_second"],
         "machine": bare["per_second"] / most,
     }
+    if None in found.values():
+        raise RunFailed(f"too few operations were done to say how long they take: {got['operations']}")
+    return found
 
 
 def main() -> None:
