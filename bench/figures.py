@@ -1,10 +1,10 @@
 """Ask every question and keep the answers: then `make plots` draws them.
 
-    python bench/figures.py [--quick] [--groups-max 1000] [--only throughput]
+    python bench/figures.py [--quick] [--fresh] [--groups-max 1000] [--only throughput]
 
 Everything goes to results/, one line of JSON a row, with the machine and the date. Takes about twenty-five
-minutes, `--quick` (one short run of each row) about five; more with ten thousand groups. Close
-everything else on the machine before.
+minutes on an idle machine, `--quick` (one short run of each row) about eight; more with ten thousand
+groups. Close everything else before.
 """
 
 from __future__ import annotations
@@ -60,12 +60,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="one short run of each row")
+    parser.add_argument("--fresh", action="store_true", help="forget what was recorded before")
     parser.add_argument("--groups-max", type=int, default=10_000, help="leave rows with more groups out")
     parser.add_argument("--only", choices=QUESTIONS, nargs="+", default=QUESTIONS)
     options = parser.parse_args()
     failed = []
     for question in options.only:
         print(f"\n== {question}", flush=True)
+        if options.fresh:
+            (HERE / "results" / f"{question}.jsonl").unlink(missing_ok=True)
         began = time.monotonic()
         done = subprocess.run(command(question, options.quick, options.groups_max), check=False)
         print(f"({time.monotonic() - began:.0f} s)", flush=True)
