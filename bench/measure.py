@@ -164,8 +164,8 @@ class Figure:
 
 
 def digits(value: float) -> str:
-    """Three significant digits, or all before the point."""
-    if abs(value) >= 100:
+    """Three significant digits, or all before the point; 0 is plain."""
+    if abs(value) >= 100 or value == 0:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from bench.bench_dataflow import best_recorded
 from bench.measure import ROOT, digits, recorded
 
+QUIET_PERCENT = 10
+"""What others may take of the machine before a table says that its figures suffer from it."""
 README = ROOT / "bench" / "README.md"
 
 Line = dict[str, Any]
@@ -54,12 +57,17 @@ def taken(lines: Sequence[Line]) -> str:
     others = max(
         (line["figures"].get("others_percent", {"high": 0.0})["high"] for line in lines), default=0.0
     )
-    return (
+    text = (
         f"{last['at'][:10]}, commit {', '.join(revisions)}; {machine['cpu']}, {machine['cores']} cores, "
         f"{machine['python']}, Linux {machine['kernel']}, fdatasync {machine['fdatasync_us_p50']} µs; "
-        f"runs of each row: {' or '.join(map(str, runs))}; other programs took up to {others:.0f} % of "
-        "the machine."
+        f"runs of each row: {' or '.join(map(str, runs))}."
     )
+    if others > QUIET_PERCENT:
+        text += (
+            f" **The machine was not quiet:** other programs took up to {others:.0f} % of it. Times and rates "
+            "suffer from that; counts, and CPU for each operation, far less."
+        )
+    return text
 
 
 def throughput(lines: Sequence[Line]) -> str:
@@ -67,7 +75,8 @@ def throughput(lines: Sequence[Line]) -> str:
     for line in lines:
         row = line["row"]
         what = row["mode"] + ("" if row["payload"] == 16 else f", {row['payload']} B")
-        machine = line["figures"]["machine"]["median"]
+        load = {name: row[name] for name in ("groups", "inflight", "payload")}
+        machine = line["figures"]["flow_per_second"]["median"] / best_recorded(load)
         rows.append(
             [
                 f"{what}, {row['groups']:,} x {row['inflight']:,}",
