@@ -64,8 +64,8 @@ def taken(lines: Sequence[Line]) -> str:
     )
     if others > QUIET_PERCENT:
         text += (
-            f" **The machine was not quiet:** other programs took up to {others:.0f} % of it. Times and rates "
-            "suffer from that; counts, and CPU for each operation, far less."
+            f" **The machine was not quiet:** other programs took up to {others:.0f} % of it. Times and "
+            "rates suffer from that; counts, and CPU for each operation, far less."
         )
     return text
 
