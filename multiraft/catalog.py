@@ -15,6 +15,7 @@ from multiraft.errors import (
     StateMachineFailed,
     StorageFailed,
 )
+from multiraft.events import Events, GroupCreated, GroupRemoved
 from multiraft.group import Group, GroupHost
 from multiraft.interfaces import UNKNOWN_GROUPS, Executor, GroupLog, StateMachine, WriteBatch
 from multiraft.membership import MEMBER_ID_MAX, GroupMeta, Membership
@@ -40,6 +41,7 @@ class Catalog:
         host: GroupHost,
         groups: dict[GroupId, Group],
         post: Post,
+        events: Events,
         executor: Executor,
         apply_executor: Executor,
         submit: Callable[[WriteBatch, Callable[[], None]], None],
@@ -49,6 +51,7 @@ class Catalog:
         self._host = host
         self._groups = groups
         self._post = post
+        self._events = events
         self._executor = executor
         self._apply_executor = apply_executor
         self._submit = submit
@@ -141,6 +144,8 @@ class Catalog:
                 for group_id, machine in machines.items()
             ]
             for group in groups:
+                if self._events.on:
+                    self._events.emit(GroupCreated(group.id, group.member_id))
                 if group.membership.members:
                     self._campaign_early(group)
             self._resolve(waiter, groups)
@@ -227,6 +232,8 @@ class Catalog:
         def deleted(_: None, error: BaseException | None) -> None:
             self._changing.discard(group_id)
             if error is None:
+                if self._events.on:
+                    self._events.emit(GroupRemoved(group_id))
                 self._resolve(waiter, None)
             else:
                 self._fail(waiter, StorageFailed(f"deleting snapshots of group {group_id} failed: {error}"))

@@ -14,6 +14,7 @@ import attrs
 
 from multiraft.config import HostConfig
 from multiraft.errors import MemberRemoved
+from multiraft.events import Events, OwnMemberRemoved
 from multiraft.group import Group
 from multiraft.membership import GroupMeta
 from multiraft.post import Post
@@ -26,8 +27,16 @@ LINGER_TIMEOUTS = 10
 class Departures:
     """The removed members of this host, and those that groups led here have removed."""
 
-    def __init__(self, config: HostConfig, post: Post, *, record: Callable[[Group, GroupMeta], None]) -> None:
+    def __init__(
+        self,
+        config: HostConfig,
+        post: Post,
+        events: Events,
+        *,
+        record: Callable[[Group, GroupMeta], None],
+    ) -> None:
         self._post = post
+        self._events = events
         self._record = record
         self._election_ticks = config.election_ticks
         self._ticks = 0
@@ -43,6 +52,8 @@ class Departures:
         error = MemberRemoved(f"member {group.member_id} was removed from group {group.id}")
         self._record(group, attrs.evolve(GroupMeta.decode(group.log.meta), removed=True))
         group.set_removed(error)
+        if self._events.on:
+            self._events.emit(OwnMemberRemoved(group.id, group.member_id))
         self._leaving[group] = self._ticks + LINGER_TIMEOUTS * self._election_ticks
 
     def tell_later(self, group: Group, member: MemberId, address: str) -> None:

@@ -99,6 +99,8 @@ class Group(MembershipCalls):
         "snapshot_index",
         "snapshot_interval_bytes",
         "snapshot_interval_entries",
+        "told_leader",
+        "told_term",
         "unsynced",
     )
 
@@ -153,6 +155,9 @@ class Group(MembershipCalls):
         self.capture_waiters: list[Waiter] = []
         self.no_leader_since: float | None = None
         self.leader_version = 0
+        self.told_leader: Member | None = None
+        """As the last event had it; and the term."""
+        self.told_term: Term = 0
         self._watchers: trio.lowlevel.ParkingLot | None = None
 
     def __repr__(self) -> str:

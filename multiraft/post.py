@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from multiraft.events import Events, PeerDown, PeerUp, SnapshotNotSent, SnapshotSent
 from multiraft.group import Group
 from multiraft.interfaces import SnapshotOffer, SnapshotStore, Transport
 from multiraft.membership import MEMBER_ID_MAX
@@ -45,6 +46,7 @@ class Post:
         transport: Transport,
         snapshots: SnapshotStore,
         groups: Mapping[GroupId, Group],
+        events: Events,
         *,
         call_soon: Callable[[Callable[[], None]], None],
         mark_dirty: Callable[[Group], None],
@@ -52,6 +54,7 @@ class Post:
         self._transport = transport
         self._snapshots = snapshots
         self._groups = groups
+        self._events = events
         self._call_soon = call_soon
         self._mark_dirty = mark_dirty
         self._peers: dict[str, Peer] = {}
@@ -135,6 +138,11 @@ class Post:
         )
 
         def done(error: BaseException | None) -> None:
+            place = (group.id, file.snapshot.index, file.file_bytes, peer.address, to)
+            if error is not None:
+                self._events.emit(SnapshotNotSent(*place, str(error)))
+            elif self._events.on:
+                self._events.emit(SnapshotSent(*place))
             if group.failed is None:
                 group.raft.report_snapshot(to, error is None)
                 self._mark_dirty(group)
@@ -156,13 +164,17 @@ class Post:
 
     def peer_up(self, peer: Hello, lane: Lane) -> None:
         """Our stream is open (again): forwarded proposals that may have been lost go once more."""
+        if (host := self._peers.get(peer.address)) is not None and host.lane_up(lane) and self._events.on:
+            self._events.emit(PeerUp(host.address))
         if lane is Lane.BULK and (route := self._peers.get(peer.address)) is not None:
             route.connected = True
             # Before the next pass forwards anything new: the leader wants runs in order.
             self._call_soon(lambda: self._resend(route))
 
-    def peer_down(self, address: str, lane: Lane, reason: str) -> None:  # noqa: ARG002
+    def peer_down(self, address: str, lane: Lane, reason: str) -> None:
         """Our stream broke: appends in it may be lost, so probe before sending more."""
+        if (host := self._peers.get(address)) is not None and host.lane_down(lane):
+            self._events.emit(PeerDown(address, reason))
         if lane is Lane.BULK and (route := self._peers.get(address)) is not None:
             route.connected = False
             self._call_soon(lambda: self._unreachable(route))

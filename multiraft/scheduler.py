@@ -38,6 +38,7 @@ from multiraft.errors import (
     MultiraftError,
     StorageFailed,
 )
+from multiraft.events import Events, GroupStopped, HostFailed, LeaderChanged, MembersChanged
 from multiraft.group import Group
 from multiraft.installer import Held, Installer
 from multiraft.intake import Intake
@@ -96,6 +97,7 @@ class Scheduler:
         self.failure: MultiraftError | None = None
         """Why the host does nothing any more."""
         self.closing = False
+        self.events = Events()
 
         self._inbox: deque[tuple[Hello, list[Envelope]]] = deque()
         self._inbox_messages = 0
@@ -127,6 +129,7 @@ class Scheduler:
             environment.transport,
             environment.snapshots,
             self.groups,
+            self.events,
             call_soon=self._call_soon,
             mark_dirty=self.mark_dirty,
         )
@@ -160,6 +163,7 @@ class Scheduler:
             snapshot_executor,
             apply_executor,
             self._applier,
+            self.events,
             compact=self._compact,
             store_failed=self.fail,
             group_failed=self._group_failed,
@@ -169,6 +173,7 @@ class Scheduler:
             environment.snapshots,
             self._snapshots,
             self._post,
+            self.events,
             step=self._step_core,
             release=self._release,
             members_changed=self._members_changed,
@@ -177,13 +182,14 @@ class Scheduler:
         )
         self.snapshot_sink = self._installer.snapshot_sink
         self.snapshot_received = self._installer.snapshot_received
-        self._departures = Departures(config, self._post, record=self._record_meta)
+        self._departures = Departures(config, self._post, self.events, record=self._record_meta)
         self.catalog = Catalog(
             config,
             environment,
             self,
             self.groups,
             self._post,
+            self.events,
             snapshot_executor,
             apply_executor,
             self._submit,
@@ -379,6 +385,7 @@ class Scheduler:
 
     def _leader_changed(self, group: Group) -> None:
         group.leader_changed()
+        self._tell_leader(group)
         # Raft dropped the reads of the old leadership; ask the new leader, if there is one.
         group.reads.ask_again(float("inf"))
         if group.raft.leader:
@@ -390,6 +397,13 @@ class Scheduler:
         else:
             group.no_leader_since = self._clock.now()
         self._intake.watch(group)
+
+    def _tell_leader(self, group: Group) -> None:
+        leader, term = group.leader, group.raft.term
+        if leader != group.told_leader or (leader is not None and term != group.told_term):
+            group.told_leader, group.told_term = leader, term
+            if self.events.on:
+                self.events.emit(LeaderChanged(group.id, leader, term))
 
     def _tick(self, now: float) -> None:
         for group in self.groups.values():
@@ -406,6 +420,7 @@ class Scheduler:
         self._departures.tick()
         if self._ticks % (10 * self.config.election_ticks) == 0:
             self._post.sweep()
+            self.events.refresh()
         if self._collecting or self._ticks % self.config.election_ticks == 0:
             self._collect_segments()
 
@@ -564,10 +579,14 @@ class Scheduler:
         return None
 
     def _members_changed(self, group: Group, membership: Membership) -> None:
-        leader = group.leader
+        leader, version = group.leader, group.membership.version
         group.membership = membership
         self._post.connect(group)
         group.members_changed(leader)
+        if self.events.on and membership.version != version:
+            complete = not group.raft.joint
+            self.events.emit(MembersChanged(group.id, group.members, membership.version, complete))
+        self._tell_leader(group)
 
     def want_snapshot(self, group: Group, waiter: Waiter | None) -> None:
         """Take a snapshot of the group as soon as may be."""
@@ -595,6 +614,7 @@ class Scheduler:
         """One group's trouble is its own: it stops here, and no other does."""
         if group.failed is None:
             group.stop(error)
+            self.events.emit(GroupStopped(group.id, error))
         self._installer.forget(group)
 
     def fail(self, error: MultiraftError) -> None:
@@ -606,6 +626,8 @@ class Scheduler:
             if group.failed is None:
                 group.stop(error)
         self._stop_helpers(error)
+        self.events.emit(HostFailed(error))
+        self.events.end(error)
         self._env.failed(error)
 
     def _stop_helpers(self, error: MultiraftError) -> None:
@@ -654,6 +676,7 @@ class Scheduler:
         self._stop_helpers(error)
         if self.failure is None:
             self.failure = error
+            self.events.end(error)
             if batch:
                 self._store.submit(batch, lambda: None)
 
