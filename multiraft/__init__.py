@@ -52,6 +52,7 @@ from multiraft.interfaces import StateMachine as StateMachine
 from multiraft.status import GroupStatus as GroupStatus
 from multiraft.status import PeerStatus as PeerStatus
 from multiraft.status import SnapshotInfo as SnapshotInfo
+from multiraft.status import StagingStatus as StagingStatus
 from multiraft.types import Entry as Entry
 from multiraft.types import Member as Member
 from multiraft.types import ReadMode as ReadMode

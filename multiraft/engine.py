@@ -225,7 +225,7 @@ class Host:
         Args:
             group_id: The group.
             via: The address of any host with a member of it.
-            role: `Role.VOTER` or `Role.LEARNER`.
+            role: `Role.VOTER`, `Role.LEARNER` or `Role.STAGING`.
 
         Returns:
             The group, with this member in `members`: it has caught up to where it was added.
@@ -238,13 +238,15 @@ class Host:
             StateMachineFailed, StorageFailed, HostClosed: The host cannot take it.
         """
         via = dialable(via, "via")
-        if role not in (Role.VOTER, Role.LEARNER):
-            raise ConfigError("role", f"a host joins as voter or learner, not as {role!r}")
+        if role not in (Role.VOTER, Role.LEARNER, Role.STAGING):
+            raise ConfigError("role", f"a host joins as voter, learner or staging member, not as {role!r}")
         self._scheduler.check_open()
         group = self.groups.get(self._check_group_id(group_id))
         fresh = group is None
         own = random.SystemRandom().randrange(1, 1 << 63) if group is None else group.member_id
-        request = JoinRequest(0, own, self.address, role is Role.VOTER, add=False)
+        request = JoinRequest(
+            0, own, self.address, role is Role.VOTER, add=False, staging=role is Role.STAGING
+        )
         if group is None:
             generation = await self._ask(via, group_id, request)
             waiter = TaskWaiter()

@@ -31,7 +31,7 @@ from multiraft.messages import Run
 from multiraft.proposals import ProposalTable, QueuedChange, Waiter
 from multiraft.raft.core import Raft, RaftRole
 from multiraft.reads import ReadTable
-from multiraft.status import GroupStatus, PeerStatus, SnapshotInfo
+from multiraft.status import GroupStatus, PeerStatus, SnapshotInfo, StagingStatus
 from multiraft.types import GroupId, Index, Member, MemberId, Role, Term
 from multiraft.waiters import Leadership, ManyWaiter, QueryWaiter, TaskWaiter
 
@@ -55,6 +55,9 @@ class GroupHost(Protocol):
 
     def want_snapshot(self, group: Group, waiter: Waiter | None) -> None:
         """Take a snapshot of the group as soon as may be."""
+
+    def staging_status(self, group: Group) -> Mapping[MemberId, StagingStatus]:
+        """Why staging members of a group that leads here are not promoted yet."""
 
 
 class Group(MembershipCalls):
@@ -287,6 +290,7 @@ class Group(MembershipCalls):
             members=self.members,
             version=self.membership.version,
             progress=MappingProxyType(progress),
+            staging=self.host.staging_status(self),
             at_rest=False,
             failed=None if (error := self.failed or self.removed) is None else str(error),
         )

@@ -89,7 +89,7 @@ class Joining:
         except ConfigError as error:
             self._answer(asker, (group.id, group.generation), request, str(error))
             return
-        role = Role.VOTER if request.voter else Role.LEARNER
+        role = Role.STAGING if request.staging else Role.VOTER if request.voter else Role.LEARNER
         change = Change((Step(Verb.ADD, request.member, address, role),))
         self._adding.add((group, request.member))
         waiter = _Adding(self, asker, group, request)

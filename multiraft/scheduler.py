@@ -68,6 +68,7 @@ from multiraft.raft.core import RaftRole
 from multiraft.raft.failures import ConfChangeRefused, PeerNotFound, RaftFailure, StepLocalMessage
 from multiraft.raft.ready import Ready
 from multiraft.snapshots import Snapshots
+from multiraft.staging import Staging
 from multiraft.statistics import PassHistogram, SchedulerStatistics
 from multiraft.ticker import Ticker
 from multiraft.types import GroupId
@@ -182,6 +183,8 @@ class Scheduler:
         )
         self.snapshot_sink = self._installer.snapshot_sink
         self.snapshot_received = self._installer.snapshot_received
+        self._staging = Staging(config.election_ticks, config.tick_interval_s, mark_dirty=self.mark_dirty)
+        self.staging_status = self._staging.status
         self._departures = Departures(config, self._post, self.events, record=self._record_meta)
         self.catalog = Catalog(
             config,
@@ -386,6 +389,7 @@ class Scheduler:
     def _leader_changed(self, group: Group) -> None:
         group.leader_changed()
         self._tell_leader(group)
+        self._staging.watch(group)
         # Raft dropped the reads of the old leadership; ask the new leader, if there is one.
         group.reads.ask_again(float("inf"))
         if group.raft.leader:
@@ -418,6 +422,7 @@ class Scheduler:
             self._snapshots.start()
         self._ticks += 1
         self._departures.tick()
+        self._staging.tick()
         if self._ticks % (10 * self.config.election_ticks) == 0:
             self._post.sweep()
             self.events.refresh()
@@ -587,6 +592,7 @@ class Scheduler:
             complete = not group.raft.joint
             self.events.emit(MembersChanged(group.id, group.members, membership.version, complete))
         self._tell_leader(group)
+        self._staging.watch(group)
 
     def want_snapshot(self, group: Group, waiter: Waiter | None) -> None:
         """Take a snapshot of the group as soon as may be."""
