@@ -45,6 +45,8 @@ class Catalog:
         executor: Executor,
         apply_executor: Executor,
         submit: Callable[[WriteBatch, Callable[[], None]], None],
+        *,
+        linger: Callable[[Group], None],
     ) -> None:
         self._config = config
         self._env = environment
@@ -55,6 +57,7 @@ class Catalog:
         self._executor = executor
         self._apply_executor = apply_executor
         self._submit = submit
+        self._linger = linger
         self._changing: set[GroupId] = set()
         """Being made or removed."""
         self._waiters: set[Waiter] = set()
@@ -92,7 +95,7 @@ class Catalog:
             group.snapshot_file = file
             if trouble is not None:
                 if group.failed is None:
-                    group.stop(trouble)
+                    group.stop(trouble if group.removed is None else group.removed)
             elif group.failed is None and group.raft.conf_state().voters == (group.member_id,):
                 group.raft.campaign()  # nobody else can lead, so there is nothing to wait for
                 self._host.mark_dirty(group)
@@ -324,10 +327,8 @@ class Catalog:
         served.serve(group)
         self._groups[group.id] = group
         if meta.removed:
-            error = MemberRemoved(f"member {meta.member_id} was removed from group {log.group}")
-            group.set_removed(error)
-            group.stop(error)
-            return group
+            group.set_removed(MemberRemoved(f"member {meta.member_id} was removed from group {log.group}"))
+            self._linger(group)
         self._post.connect(group)
         self._host.mark_dirty(group)
         return group

@@ -45,7 +45,7 @@ class Installer:
         *,
         step: Callable[[Group, Message], None],
         release: Callable[[Group, list[Message]], None],
-        members_changed: Callable[[Group, Membership], None],
+        members_changed: Callable[[Group, Membership, bool], None],
         mark_dirty: Callable[[Group], None],
         call_soon: Callable[[Callable[[], None]], None],
     ) -> None:
@@ -127,7 +127,8 @@ class Installer:
             waiting = self.installing.pop(group)
             if self._events.on:
                 self._events.emit(SnapshotInstalled(group.id, snapshot.index, file.file_bytes, sender))
-            self._members_changed(group, Membership.decode(snapshot.data))
+            complete = not snapshot.conf_state.voters_outgoing
+            self._members_changed(group, Membership.decode(snapshot.data), complete)
             if not group.raft.joint:
                 group.proposals.completed()
             self._release(group, held.responses)

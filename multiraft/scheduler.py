@@ -196,6 +196,7 @@ class Scheduler:
             snapshot_executor,
             apply_executor,
             self._submit,
+            linger=self._departures.linger,
         )
         self.peer_up = self._post.peer_up
         self.peer_down = self._post.peer_down
@@ -573,23 +574,32 @@ class Scheduler:
         led = raft.role is RaftRole.LEADER
         try:
             membership = group.membership.after(change, run.last)
-            raft.apply_conf_change(change)
+            # While this waited for a worker the core may have taken a snapshot from behind it, and
+            # the configuration with it: to change that would make it another one.
+            if run.last >= raft.first_index:
+                raft.apply_conf_change(change)
         except (MembershipRejected, ConfChangeRefused) as error:
             return str(error)
-        self._members_changed(group, membership)
+        # Several at once made a joint configuration.
+        self._members_changed(group, membership, len(change.changes) <= 1)
+        if raft.log.unstable.snapshot is None:
+            # What is in force here must be in force after a restart, too: who was removed stops voting,
+            # and a member that knew only the configuration before might need that vote for ever. Up
+            # to where the log is on disk, or in a batch.
+            commit = min(raft.committed, raft.log.unstable.offset_in_progress - 1)
+            self._batch.hard_state(group.id, HardState(raft.term, raft.vote, commit))
         if led:
             for id_ in before - raft.progress.keys():
                 if id_ != group.member_id:
                     self._departures.tell_later(group, id_, membership.members[id_].address)
         return None
 
-    def _members_changed(self, group: Group, membership: Membership) -> None:
+    def _members_changed(self, group: Group, membership: Membership, complete: bool) -> None:
         leader, version = group.leader, group.membership.version
         group.membership = membership
         self._post.connect(group)
         group.members_changed(leader)
         if self.events.on and membership.version != version:
-            complete = not group.raft.joint
             self.events.emit(MembersChanged(group.id, group.members, membership.version, complete))
         self._tell_leader(group)
         self._staging.watch(group)
