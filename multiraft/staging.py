@@ -34,14 +34,13 @@ from multiraft.membership import Change, Step, Verb
 from multiraft.messages import EntryKind, Run
 from multiraft.raft.core import RaftRole
 from multiraft.raft.progress import REPLICATE, SNAPSHOT, Progress
-from multiraft.referee import Verdict, judge
+from multiraft.referee import UNDER_WAY, Verdict, judge
 from multiraft.status import StagingStatus
 from multiraft.types import Index, MemberId, Role, Term
 
 PAUSE_TIMEOUTS_MAX: Final = 64
 """Election timeouts between two tries at most; the first pause is one, and each is twice the last."""
 
-UNDER_WAY: Final = "another change is under way"
 NONE: Final[Mapping[MemberId, StagingStatus]] = MappingProxyType({})
 
 

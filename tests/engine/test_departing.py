@@ -1,13 +1,14 @@
-"""What outlives a restart when members leave, on a scheduler moved by hand."""
+"""Members that leave, or come, when something is lost on the way; on a scheduler moved by hand."""
 
 from __future__ import annotations
 
 from multiraft.departures import LINGER_TIMEOUTS
-from multiraft.errors import MemberRemoved
+from multiraft.errors import MemberRemoved, MembershipRejected, OutcomeUnknown
 from multiraft.group import Group
 from multiraft.membership import Change, Step, Verb
-from multiraft.messages import EntryKind, Hello, Lane, MessageType, Removal, Run
+from multiraft.messages import EntryKind, Hello, JoinAnswer, JoinRequest, Lane, MessageType, Removal, Run
 from multiraft.proposals import QueuedChange
+from multiraft.referee import UNDER_WAY
 from multiraft.types import Role
 from tests.engine.bench_host import Answer, BenchHost
 
@@ -72,3 +73,23 @@ def test_a_member_that_was_only_told_of_its_removal_stops() -> None:
     assert group.failed is None
     host.tick(LINGER_TIMEOUTS * host.config.election_ticks)
     assert isinstance(group.failed, MemberRemoved)
+
+
+def test_a_host_that_joins_is_not_turned_away_by_its_own_addition() -> None:
+    """It would delete its blank member, and the group would have a dead one."""
+    host = BenchHost()
+    group = host.create(7)
+    joining, request = host.scheduler.joining, JoinRequest(1, 9, "h9:1", voter=True, add=True)
+
+    def told(error: Exception | None) -> list[str]:
+        host.wires.sent.clear()
+        joining.added("h9:1", group, request, error)
+        host.settle()
+        return [item[2].refused for _, _, item in host.wires.sent if type(item[2]) is JoinAnswer]
+
+    assert told(MembershipRejected(UNDER_WAY)) == [UNDER_WAY]
+    assert told(OutcomeUnknown("the leader was lost")) == []
+    assert told(MembershipRejected(UNDER_WAY)) == []
+    assert told(MembershipRejected("member 5 is at h9:1")) == ["member 5 is at h9:1"]
+    assert told(None) == [""]
+    assert told(MembershipRejected(UNDER_WAY)) == [UNDER_WAY]
