@@ -15,7 +15,7 @@ from multiraft.types import GroupId, Member, MemberId, Role
 from tests.sim.clients import Clients, Read
 from tests.sim.faults import Faults
 from tests.sim.host import SimHost
-from tests.sim.invariants import Invariants
+from tests.sim.invariants import Configuration, Invariants
 from tests.sim.members import Members
 from tests.sim.network import Network
 from tests.sim.plan import Plan, draw_plan
@@ -168,11 +168,15 @@ class Cluster:
         return True
 
     def _members_of(self, group_id: GroupId) -> list[SimHost]:
-        """The hosts of the group's members, by the newest configuration that anybody applied."""
-        history = self.invariants.groups[group_id]
-        newest = history.configurations[max(history.configurations)]
-        ids = [id_ for id_, member in newest.members.items() if member.role is not Role.REMOVED]
-        return [history.places[id_] for id_ in sorted(ids)]
+        """The hosts of the group's members."""
+        places = self.invariants.groups[group_id].places
+        return [places[id_] for id_ in sorted(self._present(group_id))]
+
+    def _present(self, group_id: GroupId) -> set[MemberId]:
+        """The group's members, by the newest configuration that anybody applied."""
+        configurations = self.invariants.groups[group_id].configurations
+        members = configurations[max(configurations)].members
+        return {id_ for id_, member in members.items() if member.role is not Role.REMOVED}
 
     def _settled(self) -> bool:
         """Joint configurations are left, and staging members have become voters."""
@@ -184,20 +188,19 @@ class Cluster:
         return True
 
     def _departed(self) -> bool:
-        """Who was removed, and still knows somebody who is a member, was told so.
+        """Who was removed, and asks somebody who is a member for a vote, was told so.
 
-        A learner that was away when it was removed speaks to nobody, so nobody tells it.
+        A learner that was away when it was removed speaks to nobody, and nobody speaks to a learner: so
+        nobody tells.
         """
         for group_id in self.group_ids:
-            members = self._members_of(group_id)
+            present = self._present(group_id)
             for host in self.hosts:
                 group = host.scheduler.groups.get(group_id) if host.scheduler is not None else None
-                if group is None or host in members or group.removed is not None:
+                if group is None or group.member_id in present or group.removed is not None:
                     continue
-                known = {member.address for member in group.membership.members.values()}
-                own = group.membership.members.get(group.member_id)
-                votes = own is not None and own.role is Role.VOTER
-                if votes and any(member.address in known for member in members):
+                known = Configuration(group.membership.members).voters
+                if group.member_id in known and known & present:
                     return False
         return True
 
