@@ -226,8 +226,8 @@ class Events:
             self._floor = next(levels, ERROR)
         self.on = bool(self._readers) or self._floor < WARNING
 
-    def emit(self, event: Event) -> None:
-        """Tell everybody."""
+    def emit(self, event: Event, level: int | None = None) -> None:
+        """Tell everybody. It is logged at `level`; default: its own."""
         # A copy: a reader may be collected, by any thread, at any moment.
         for reference in tuple(self._readers.values()):
             reader = reference()
@@ -235,8 +235,9 @@ class Events:
                 reader.put(event)
         if not self._readers:
             self.on = self._floor < WARNING
-        if event._level >= self._floor:
-            name = logging.getLevelName(event._level).lower()
+        level = event._level if level is None else level
+        if level >= self._floor:
+            name = logging.getLevelName(level).lower()
             getattr(self._logger, name)(event._text, **_fields(event))
 
     def end(self, error: MultiraftError) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from multiraft.events import Events, PeerDown, PeerUp, SnapshotNotSent, SnapshotSent
+from multiraft.events import INFO, Events, PeerDown, PeerUp, SnapshotNotSent, SnapshotSent
 from multiraft.group import Group
 from multiraft.interfaces import SnapshotOffer, SnapshotStore, Transport
 from multiraft.membership import MEMBER_ID_MAX
@@ -187,8 +187,11 @@ class Post:
 
     def peer_down(self, address: str, lane: Lane, reason: str) -> None:
         """Our stream broke: appends in it may be lost, so probe before sending more."""
-        if (host := self._peers.get(address)) is not None and host.lane_down(lane):
-            self._events.emit(PeerDown(address, reason))
+        if (host := self._peers.get(address)) is not None:
+            lost = host.up
+            if host.lane_down(lane):
+                # Hosts that start together are not there at once, which is nothing to worry about.
+                self._events.emit(PeerDown(address, reason), None if lost else INFO)
         if lane is Lane.BULK and (route := self._peers.get(address)) is not None:
             route.connected = False
             self._call_soon(lambda: self._unreachable(route))

@@ -131,8 +131,9 @@ async def test_snapshots_at_both_ends(tmp_path: Path) -> None:
             await until(lambda: any(event.version == version for event in of_kind(receiver, MembersChanged)))
 
 
-async def test_a_peer_is_lost_and_back_once(tmp_path: Path) -> None:
+async def test_a_peer_is_lost_and_back_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Not once for each lane, nor for each try."""
+    caplog.set_level("INFO", "multiraft")
     async with open_hosts(tmp_path, "a") as (host,), heard(host) as seen:
         async with open_host(host_config(tmp_path, "b"), lambda _g: Ledger()) as peer:
             address = peer.address
@@ -146,6 +147,8 @@ async def test_a_peer_is_lost_and_back_once(tmp_path: Path) -> None:
         assert [type(event) for event in ups[:3]] == [PeerUp, PeerDown, PeerUp]
         assert {event.address for event in ups} == {address}
         assert of_kind(seen, PeerDown)[0].reason
+        lost = [record for record in caplog.records if "peer down" in record.getMessage()]
+        assert [record.levelname for record in lost][:1] == ["WARNING"]
 
 
 async def test_a_group_that_fails_is_told_and_a_slow_reader_hears_what_it_missed(tmp_path: Path) -> None:
