@@ -260,9 +260,7 @@ class Post:
         not know its own leader, nor a candidate. Raft lets everybody be heard (thesis §4.2.2).
         None: it was removed, and is told so.
         """
-        member = group.membership.members.get(sender)
-        if member is not None and member.role is Role.REMOVED:
-            self.tell_removal(group, sender, host.address)
+        if self.tell_if_removed(group, sender, host):
             return None
         if sender in (NO_MEMBER, group.member_id) or sender > MEMBER_ID_MAX:
             return None
@@ -275,6 +273,14 @@ class Post:
         peer.groups.add(group.id)
         peer.idle = False
         group.routes[member] = peer
+
+    def tell_if_removed(self, group: Group, sender: MemberId, host: Hello) -> bool:
+        """Whether whoever speaks was removed; it is told so."""
+        member = group.membership.members.get(sender)
+        if member is None or member.role is not Role.REMOVED:
+            return False
+        self.tell_removal(group, sender, host.address)
+        return True
 
     def tell_removal(self, group: Group, member: MemberId, address: str) -> None:
         """Let a member know that it was removed: it may hear it from nobody else."""

@@ -487,7 +487,10 @@ class Scheduler:
 
     def _step(self, peer: Hello, group: Group, message: Message) -> None:
         if message.to != group.member_id:
-            return  # for another member of this group
+            # For another member of this group, that was here before. Who does not know may be out itself,
+            # and a learner that is waits for its leader for ever.
+            self._post.tell_if_removed(group, message.sender, peer)
+            return
         if message.sender not in group.routes and self._post.learn(group, message.sender, peer) is None:
             return
         kind = message.type

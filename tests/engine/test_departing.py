@@ -6,7 +6,17 @@ from multiraft.departures import LINGER_TIMEOUTS
 from multiraft.errors import MemberRemoved, MembershipRejected, OutcomeUnknown
 from multiraft.group import Group
 from multiraft.membership import Change, Step, Verb
-from multiraft.messages import EntryKind, Hello, JoinAnswer, JoinRequest, Lane, MessageType, Removal, Run
+from multiraft.messages import (
+    EntryKind,
+    Hello,
+    JoinAnswer,
+    JoinRequest,
+    Lane,
+    Message,
+    MessageType,
+    Removal,
+    Run,
+)
 from multiraft.proposals import QueuedChange
 from multiraft.referee import UNDER_WAY
 from multiraft.types import Role
@@ -93,3 +103,19 @@ def test_a_host_that_joins_is_not_turned_away_by_its_own_addition() -> None:
     assert told(MembershipRejected("member 5 is at h9:1")) == ["member 5 is at h9:1"]
     assert told(None) == [""]
     assert told(MembershipRejected(UNDER_WAY)) == [UNDER_WAY]
+
+
+def test_who_writes_to_a_member_that_is_gone_hears_that_it_is_gone_itself() -> None:
+    """A learner never stands for election, so it would wait for that leader for ever."""
+    host = BenchHost()
+    group = host.create(7)
+    for step in (Step(Verb.ADD, 9, "h9:1", Role.LEARNER), Step(Verb.REMOVE, 9)):
+        group.proposals.changes.append(QueuedChange(change(step), Answer()))
+        host.scheduler.mark_dirty(group)
+        host.settle()
+    host.wires.sent.clear()
+    hello = Hello("c", 9, 1, "h9:1")
+    lost = Message(MessageType.READ_INDEX, to=5, sender=9, context=b"c")
+    host.scheduler.receive(hello, Lane.BULK, [(7, group.generation, lost)])
+    host.settle()
+    assert [(a, item[2].to) for a, _, item in host.wires.sent if type(item[2]) is Removal] == [("h9:1", 9)]
