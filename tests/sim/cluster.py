@@ -150,12 +150,21 @@ class Cluster:
         """Nobody waits for ever, whoever died and whatever link broke.
 
         A network that loses single frames out of a stream is worse than the engine is made for:
-        there a forwarded proposal may wait for as long as its leader leads.
+        there a forwarded proposal may wait for as long as its leader leads. Nor can a learner end what
+        it was asked that was away when it was removed, and whose leader is gone: nobody tells it.
         """
-        pending = self.clients.pending.values()
-        if self.members.pending and not self.plan.lossy:
+        calls = [call for call in self.clients.pending.values() if self._belongs(call.host, call.group)]
+        changes = [call for call in self.members.pending if self._belongs(call.host, call.group.id)]
+        if changes and not self.plan.lossy:
             return False
-        return not any(isinstance(call, Read) or not self.plan.lossy for call in pending)
+        return not any(isinstance(call, Read) or not self.plan.lossy for call in calls)
+
+    def _belongs(self, host: SimHost, group_id: GroupId) -> bool:
+        """Whether the host has a member of the group, or one that knows better than to wait."""
+        group = host.scheduler.groups.get(group_id) if host.scheduler is not None else None
+        if group is None or group.removed is not None:
+            return True
+        return group.member_id in self._present(group_id) or not group.membership.members
 
     def _led(self) -> bool:
         for group_id in self.group_ids:

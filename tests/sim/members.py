@@ -44,16 +44,16 @@ class ChangeCall:
     def __init__(self, members: Members, host: SimHost, group: Group, change: Change) -> None:
         self._members = members
         self.host = host
-        self._group = group
+        self.group = group
         self._change = change
 
     def resolve(self, value: object) -> None:  # noqa: ARG002 - a change has no result
         """§4.1, §4.3: a change that is done is applied here, and its joint configuration is left."""
         self._members.ended(self, "changed")
         for step in self._change.steps:
-            if step.id not in self._group.membership.members:
+            if step.id not in self.group.membership.members:
                 raise Violation(f"{self.host.name}: {step} is done, but nobody here knows the member")
-        if self._group.raft.joint:
+        if self.group.raft.joint:
             raise Violation(f"{self.host.name}: {self._change} is done, in a joint configuration")
 
     def fail(self, error: Exception) -> None:
