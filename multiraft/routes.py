@@ -80,12 +80,14 @@ class Peer:
         "connected",
         "groups",
         "idle",
+        "lanes",
         "liveness",
         "liveness_lost",
         "lost",
         "queued",
         "refusals",
         "session",
+        "up",
     )
 
     def __init__(self, address: str) -> None:
@@ -114,6 +116,24 @@ class Peer:
         """What the liveness lanes to and from it make together."""
         self.liveness_lost = False
         """The transport would not take something of the liveness lane."""
+        self.lanes: set[Lane] = set()
+        """Our lanes to it that are open."""
+        self.up: bool | None = None
+        """All of them are. None: nobody knows yet."""
+
+    def lane_up(self, lane: Lane) -> bool:
+        """Our stream opened. Whether that makes the host one that is up."""
+        self.lanes.add(lane)
+        if self.up or len(self.lanes) < len(Lane):
+            return False
+        self.up = True
+        return True
+
+    def lane_down(self, lane: Lane) -> bool:
+        """Our stream broke, or could not be opened. Whether that makes the host one that is down."""
+        self.lanes.discard(lane)
+        before, self.up = self.up, False
+        return before is not False
 
     def add_bulk(self, item: Envelope) -> None:
         """Queue one message. What comes after it must not overtake it, so it ends the rows before."""

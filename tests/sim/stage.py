@@ -30,6 +30,7 @@ QUIET: dict[str, Any] = {
     "jitter_s": 0.0,
     "sync_s": 0.001,
     "clock_step_s": 0.0,
+    "change_every_s": 0.0,
     "tick_interval_s": 0.1,
     "election_ticks": 10,
     "heartbeat_ticks": 1,
