@@ -67,7 +67,7 @@ class Session:
         half, other: The name, see above. `other` is 0 until the peer was heard.
         host_id: Whose halves `other` are.
         is_open: Both sides know the name: the books may be used.
-        lane_up: Our stream is open.
+        lane_up: Our stream is open, as far as is known: it may have been before the session was made.
         led: The leader's book: words of members at that host, by group.
         followed: The follower's book: groups whose member here gave its word to a leader there.
         silent: Ticks since the last beat was handled; 0 while `followed` is empty.
@@ -111,7 +111,7 @@ class Session:
         self._new_half = new_half
         self.host_id = 0
         self.other = 0
-        self.lane_up = False
+        self.lane_up = True
         self.queued = False
         self._beat = 0
         self.led: dict[GroupId, Follower] = {}
