@@ -125,6 +125,9 @@ class _Receiver:
 class Host(RecoveryCalls):
     """One open host. Made by `open_host`; all of its methods belong in the trio thread."""
 
+    http_address: str | None = None
+    """`host:port` of what is served on `HostConfig.http`, with the real port. None: nothing is."""
+
     def __init__(
         self,
         config: HostConfig,
@@ -418,6 +421,8 @@ async def open_host(
 ) -> AsyncIterator[Host]:
     """Open a host: restart every group found in its data folder, and serve its peers.
 
+    `config.http` is left to others: `multiraft.open_host` is this and the admin API.
+
     Closing waits up to `drain_s` for pending work; what is left fails with `HostClosed`.
     Exceptions leave bare, never in an ExceptionGroup. While a host is open the process has a
     short thread switch interval and collects cyclic garbage rarely (see `multiraft.process`).
@@ -578,7 +583,12 @@ async def _drain(config: HostConfig, scheduler: Scheduler, runner: _Runner) -> N
 def _bounds(config: HostConfig) -> Bounds:
     """A frame holds one message of the largest size, or many that are smaller."""
     frame = _largest_message(config) + FRAME_BYTES_MAX + FRAME_ROOM_BYTES
-    return attrs.evolve(Bounds(), max_frame_bytes=frame)
+    return attrs.evolve(
+        Bounds(),
+        max_frame_bytes=frame,
+        max_snapshots_out=config.max_snapshots_sent,
+        max_snapshots_in=config.max_snapshots_received,
+    )
 
 
 def _largest_message(config: HostConfig) -> int:

@@ -27,6 +27,7 @@ import attrs
 from multiraft.acquaintances import Acquaintances
 from multiraft.apply import Applier, Work
 from multiraft.beats import Beater
+from multiraft.budget import Budget
 from multiraft.catalog import Catalog
 from multiraft.config import HostConfig
 from multiraft.departures import Departures
@@ -112,6 +113,7 @@ class Scheduler:
         self.failure: MultiraftError | None = None
         """Why the host does nothing any more."""
         self.closing = False
+        self.budget = Budget(config.max_host_uncommitted_bytes)
 
         self._inbox: deque[tuple[Hello, list[Envelope], int]] = deque()
         self._inbox_messages = 0
@@ -160,6 +162,7 @@ class Scheduler:
             apply_executor,
             self._post,
             environment.hello.epoch,
+            self.budget,
             mark_dirty=self.mark_dirty,
             wake=self.wake,
         )
@@ -404,6 +407,8 @@ class Scheduler:
 
     def _leader_changed(self, group: Group) -> None:
         group.leader_changed()
+        if group.raft.role is not RaftRole.LEADER:
+            group.proposals.put_down()
         # Raft dropped the reads of the old leadership; ask the new leader, if there is one.
         group.reads.ask_again(float("inf"))
         if group.raft.leader:
@@ -577,6 +582,8 @@ class Scheduler:
                 if fresh is not None and fresh.last == run.last:
                     if fresh.origin == group.member_id:
                         proposals.applied(fresh, work.results[start : start + fresh.count])
+                    elif proposals.carried_bytes:
+                        proposals.carried(fresh)
                     start += fresh.count
                     fresh = next(fed, None)
             self._applied_entries += start
@@ -604,6 +611,8 @@ class Scheduler:
         if results:
             if run.origin == group.member_id:
                 proposals.applied(run, results)
+            elif proposals.carried_bytes:
+                proposals.carried(run)
             self._applied_entries += len(results)
         self._applied_to(group, run.last, len(run.blob))
 
@@ -755,4 +764,5 @@ class Scheduler:
             snapshots_taken=self._snapshots.taken,
             lost_messages=self._post.lost_messages,
             inbox_messages=self._inbox_messages,
+            uncommitted_bytes=self.budget.used,
         )
