@@ -29,6 +29,7 @@ from multiraft.beats import Beater
 from multiraft.catalog import Catalog
 from multiraft.config import HostConfig
 from multiraft.departures import Departures
+from multiraft.elections import Elections, timer_is_out
 from multiraft.environment import Environment, Recalled
 from multiraft.errors import (
     CorruptRecord,
@@ -178,6 +179,7 @@ class Scheduler:
         self.snapshot_sink = self._installer.snapshot_sink
         self.snapshot_received = self._installer.snapshot_received
         self._departures = Departures(config, self._post, record=self._record_meta)
+        self._elections = Elections(config.election_ticks, mark_dirty=self.mark_dirty, receive=self.receive)
         self.catalog = Catalog(
             config,
             environment,
@@ -187,8 +189,8 @@ class Scheduler:
             snapshot_executor,
             apply_executor,
             self._submit,
+            self._elections,
         )
-        self.peer_up = self._post.peer_up
         self.peer_down = self._post.peer_down
         self.run_query = self._intake.run_query
         self._histogram = PassHistogram()
@@ -197,7 +199,7 @@ class Scheduler:
     # --- the pass ------------------------------------------------------------------------------
 
     def run_pass(self) -> bool:
-        """Do what there is to do, for at most about `max_pass_s`. True: there is more."""
+        """Do what there is to do: take in and put out for about `max_pass_s` each. True: there is more."""
         started = self._clock.now()
         deadline = started + self.config.max_pass_s
         while self._calls:
@@ -219,7 +221,9 @@ class Scheduler:
         self._behind = self._ticker.next_at <= started
         if self._late_reads and not self._behind:
             self._step_late_reads()
-        self._collect_dirty(deadline)
+        # A time of its own: were it what ticking and the inbox left over, a host that is behind
+        # would take in more than it finishes, pass after pass, and never get out of that.
+        self._collect_dirty(self._clock.now() + self.config.max_pass_s)
         self._flush()
         self._histogram.add(self._clock.now() - started)
         # Whatever woke the scheduler during the pass is either done or in what this looks at.
@@ -395,10 +399,13 @@ class Scheduler:
         for group in self.groups.values():
             if group.failed is None:
                 raft = group.raft
-                if raft.tick():
+                if timer_is_out(group) and raft.promotable:
+                    self._elections.timed_out(group)
+                elif raft.tick():
                     self.mark_dirty(group)
                 if raft.beat_due:
                     self._beater.gather(group)
+        self._elections.tick()
         self._intake.tick(now)
         if self._snapshots.busy:
             self._snapshots.start()
@@ -429,6 +436,12 @@ class Scheduler:
         self._inbox_messages += len(items)
         self.wake()
 
+    def peer_up(self, peer: Hello, lane: Lane) -> None:
+        """Our stream to another host is open (again)."""
+        self._post.peer_up(peer, lane)
+        if lane is Lane.LIVENESS:
+            self._call_soon(lambda: self._elections.reached(peer.address))
+
     @property
     def has_room(self) -> bool:
         """Whether streams may be read on."""
@@ -455,6 +468,8 @@ class Scheduler:
                 group = groups.get(group_id)
                 if group is None or group.failed is not None or generation != group.generation:
                     self._post.refuse_stray(peer, group_id, generation, message)
+                    if group is None:
+                        self._elections.stray(peer, group_id, generation, message)
                 elif type(message) is Message:
                     self._step(peer, group, message)
                 elif type(message) is Removal:
