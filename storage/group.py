@@ -299,6 +299,11 @@ class StoredGroup:
 
     # --- for the collector and recovery -----------------------------------------------------
 
+    @property
+    def rows(self) -> array[int] | None:
+        """The index itself: replaying the log puts rows at its end."""
+        return self._rows
+
     def missing(self) -> str:
         """What recovery did not find of this group; empty when it is whole."""
         parts = {"meta": self._meta_at, "hard state": self._hard_at, "snapshot point": self._point_at}
