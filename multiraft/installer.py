@@ -10,25 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import attrs
-
 from multiraft.errors import GroupNotFound, NotMember
 from multiraft.group import Group
 from multiraft.interfaces import SnapshotFile, SnapshotOffer, SnapshotSink, SnapshotStore
 from multiraft.membership import Membership
-from multiraft.messages import Hello, Message, MessageType, Snapshot
+from multiraft.messages import Hello, Message, MessageType
 from multiraft.post import Post
 from multiraft.snapshots import Snapshots
 from multiraft.types import GroupId, Index, Term
-
-
-@attrs.define(eq=False)
-class Held:
-    """Responses of one group that wait for a batch, and a snapshot to install before them."""
-
-    group: Group
-    responses: list[Message]
-    snapshot: Snapshot | None
+from multiraft.writes import Held
 
 
 class Installer:

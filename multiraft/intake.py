@@ -52,6 +52,8 @@ class Intake:
         """Forwarded proposals that came while leadership was handed over, in order."""
         self._handed_over: dict[Group, object] = {}
         """The last change that leadership was handed over for; it is not tried twice."""
+        self.lead: Callable[[Group, Run], bool] = lambda _group, _run: False
+        """The short way for runs of groups that are led here (express.py)."""
         self._queries: list[tuple[Group, object, Waiter]] = []
         self._asking: deque[list[tuple[Group, object, Waiter]]] = deque()
         """Queries that the worker has."""
@@ -120,10 +122,15 @@ class Intake:
                 break
             sequence = self._sequence
             self._sequence += len(payloads)
-            run = Run.of(payloads, origin=group.member_id, sequence=sequence)
+            if leads:
+                first, term = raft.log.last_index + 1, raft.term
+                run = Run.of(payloads, first=first, term=term, origin=group.member_id, sequence=sequence)
+            else:
+                run = Run.of(payloads, origin=group.member_id, sequence=sequence)
             taken += run.size
             try:
-                raft.propose(run)
+                if not (leads and self.lead(group, run)):
+                    raft.propose(run)
             except ProposalDropped as error:
                 for waiter in waiters:
                     waiter.fail(error)
@@ -264,7 +271,9 @@ class Intake:
                 self._post.refuse(group, message.sender, run.sequence, verdict)
                 return
             try:
-                raft.propose(run)
+                placed = run if run.kind else run.placed(raft.log.last_index + 1, raft.term)
+                if run.kind or not self.lead(group, placed):
+                    raft.propose(run)
             except ProposalDropped as error:
                 self._post.refuse(group, message.sender, run.sequence, error.reason)
 

@@ -93,6 +93,15 @@ class Run:
             self._payloads = cast("list[bytes]", decoded)
         return self._payloads
 
+    def applied(self) -> list[bytes]:
+        """The entries' payloads, for the last time: from here on only the encoding is kept.
+
+        Most runs are applied once and then rest in a cache, where two more objects for each would
+        be half of the memory, and half of the work of Python's collector of garbage.
+        """
+        payloads, self._payloads = self.payloads, None
+        return payloads
+
     def placed(self, first: Index, term: Term) -> Run:
         """The same entries at their place in the log; the bytes are shared."""
         return Run(
@@ -292,6 +301,34 @@ class BeatAcks:
     rows: list[int]
 
 
+AppendRow = tuple[GroupId, int, MemberId, MemberId, Term, Term, Index, Index, Run]
+"""group, generation, to, sender, term, log_term, index, commit, run"""
+
+
+@attrs.define
+class Appends:
+    """Appends of any number of groups to one host, as one message.
+
+    Each row means what an APP of its group with that one run would mean. The run holds proposals
+    made at the leader's own term, and begins right behind `index`.
+    """
+
+    rows: list[AppendRow]
+
+
+APPEND_ACK_FIELDS: Final = 6
+
+
+@attrs.define
+class AppendAcks:
+    """Answers to `Appends`: each row is an APP_RESP that rejects nothing.
+
+    `rows` is flat: group, generation, to, sender, term, index; and again.
+    """
+
+    rows: list[int]
+
+
 @attrs.define
 class Removal:
     """What a host answers to a member whose removal it has applied. `to` is that member."""
@@ -348,9 +385,12 @@ class Lane(enum.IntEnum):
     BULK = 1
 
 
-HostMessage = Message | ProposalRefused | Beats | BeatAcks | Removal | JoinRequest | JoinAnswer
+HostMessage = (
+    Message | ProposalRefused | Beats | BeatAcks | Appends | AppendAcks | Removal | JoinRequest | JoinAnswer
+)
 
 Envelope = tuple[GroupId, int, HostMessage]
 """(group, the group's generation, message). A message of another generation is dropped.
 
-`Beats` and `BeatAcks` are about many groups and name them inside; theirs are 0 and 0."""
+`Beats`, `BeatAcks`, `Appends` and `AppendAcks` are about many groups and name them inside; theirs are
+0 and 0."""

@@ -13,6 +13,7 @@ from multiraft.interfaces import SnapshotOffer, SnapshotStore, Transport
 from multiraft.membership import MEMBER_ID_MAX
 from multiraft.messages import (
     NO_MEMBER,
+    Appends,
     Envelope,
     Hello,
     HostMessage,
@@ -76,7 +77,7 @@ class Post:
             elif way == SNAPSHOT:
                 self._send_snapshot(group, peer, message)
                 return
-            peer.bulk.append((group.id, group.generation, message))
+            peer.add_bulk((group.id, group.generation, message))
             if peer.bulk_bytes > FRAME_BYTES_MAX or len(peer.bulk) >= FRAME_MESSAGES_MAX:
                 peer.flush_bulk(self._transport)
         if not peer.queued:
@@ -88,6 +89,10 @@ class Post:
         if not peer.queued:
             peer.queued = True
             self._sending.append(peer)
+
+    def flush_bulk(self, peer: Peer) -> None:
+        """A frame for `peer` is full."""
+        peer.flush_bulk(self._transport)
 
     def flush(self) -> None:
         sending, self._sending = self._sending, []
@@ -102,8 +107,12 @@ class Post:
         self.lost_messages += len(items)
         for item in items:
             group_id, _, message = item
+            if type(message) is Appends:
+                for row in message.rows:
+                    self._report_lost(row[0], row[2])
+                continue
             if type(message) is ProposalRefused and peer.connected:
-                peer.bulk.append(item)  # with the next pass
+                peer.add_bulk(item)  # with the next pass
                 self.queue(peer)
             group = self._groups.get(group_id)
             if group is None or group.failed is not None or type(message) is not Message:
@@ -114,8 +123,13 @@ class Post:
                 if peer.connected:
                     group.proposals.lost(message.runs[0].sequence)
             elif message.type is MessageType.APP:
-                # One report per message is cheap: only the first one changes anything.
-                group.raft.report_unreachable(message.to)
+                self._report_lost(group_id, message.to)
+
+    def _report_lost(self, group_id: GroupId, to: MemberId) -> None:
+        """An append was lost. One report for each is cheap: only the first changes anything."""
+        group = self._groups.get(group_id)
+        if group is not None and group.failed is None:
+            group.raft.report_unreachable(to)
 
     def _send_snapshot(self, group: Group, peer: Peer, message: Message) -> None:
         file = group.snapshot_file
@@ -171,7 +185,8 @@ class Post:
         if peer.refusals:
             # They may have been lost with the last stream, of which the proposers know nothing.
             # Told twice, they do no harm.
-            peer.bulk.extend(peer.refusals)
+            for refusal in peer.refusals:
+                peer.add_bulk(refusal)
             self.queue(peer)
         for group_id in sorted(peer.groups):
             group = self._groups.get(group_id)
@@ -202,7 +217,7 @@ class Post:
 
     def _refuse(self, peer: Peer, refusal: Envelope) -> None:
         peer.refusals.append(refusal)
-        peer.bulk.append(refusal)
+        peer.add_bulk(refusal)
         self.queue(peer)
 
     def refuse_stray(self, peer: Hello, group_id: GroupId, generation: int, message: HostMessage) -> None:
@@ -257,7 +272,7 @@ class Post:
         """
         peer = self._peer(address)
         peer.idle = False
-        peer.bulk.append(item)
+        peer.add_bulk(item)
         self.queue(peer)
 
     def disconnect(self, group: Group) -> None:

@@ -11,6 +11,9 @@ from multiraft.interfaces import Transport
 from multiraft.messages import (
     BEAT_ACK_FIELDS,
     BEAT_FIELDS,
+    AppendAcks,
+    AppendRow,
+    Appends,
     BeatAcks,
     Beats,
     Envelope,
@@ -63,7 +66,9 @@ class Peer:
     """Another host, by address, with what this pass has for it."""
 
     __slots__ = (
+        "acks",
         "address",
+        "appends",
         "beat_acks",
         "beats",
         "bulk",
@@ -84,6 +89,10 @@ class Peer:
         self.beat_acks: list[int] = []
         self.bulk: list[Envelope] = []
         self.bulk_bytes = 0
+        self.appends: list[AppendRow] | None = None
+        """Rows of the `Appends` in `bulk` that more may be put into; None: there is none."""
+        self.acks: list[int] | None = None
+        """Likewise, of `AppendAcks`."""
         self.connected = False
         """Our bulk lane to it is open."""
         self.groups: set[GroupId] = set()
@@ -95,6 +104,21 @@ class Peer:
         self.refusals: deque[Envelope] = deque(maxlen=REFUSALS_MAX)
         """The last refusals of forwarded proposals: somebody waits for each."""
         self.queued = False
+
+    def add_bulk(self, item: Envelope) -> None:
+        """Queue one message. What comes after it must not overtake it, so it ends the rows before."""
+        self.bulk.append(item)
+        self.appends = self.acks = None
+
+    def open_appends(self) -> list[AppendRow]:
+        rows = self.appends = []
+        self.bulk.append((0, 0, Appends(rows)))
+        return rows
+
+    def open_acks(self) -> list[int]:
+        rows = self.acks = []
+        self.bulk.append((0, 0, AppendAcks(rows)))
+        return rows
 
     def flush(self, transport: Transport) -> None:
         """Hand the pass's messages over. What the bulk lane refuses is left in `lost`."""
@@ -124,5 +148,6 @@ class Peer:
     def flush_bulk(self, transport: Transport) -> None:
         items, self.bulk = self.bulk, []
         self.bulk_bytes = 0
+        self.appends = self.acks = None
         if not transport.send(self.address, Lane.BULK, items):
             self.lost.extend(items)

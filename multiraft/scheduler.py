@@ -20,7 +20,7 @@ There is no trio here and no clock of its own: the engine and the simulator both
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
@@ -39,13 +39,15 @@ from multiraft.errors import (
     MultiraftError,
     StorageFailed,
 )
+from multiraft.express import Express
 from multiraft.group import Group
-from multiraft.installer import Held, Installer
+from multiraft.installer import Installer
 from multiraft.intake import Intake
-from multiraft.interfaces import WriteBatch
 from multiraft.joining import Joining
 from multiraft.membership import GroupMeta, Membership
 from multiraft.messages import (
+    AppendAcks,
+    Appends,
     BeatAcks,
     Beats,
     ConfChange,
@@ -70,13 +72,14 @@ from multiraft.raft.ready import Ready
 from multiraft.snapshots import Snapshots
 from multiraft.statistics import PassHistogram, SchedulerStatistics
 from multiraft.ticker import Ticker
-from multiraft.types import GroupId
+from multiraft.types import GroupId, Index
+from multiraft.writes import Held, Stored, Writes
 
 WRITES_IN_FLIGHT_MAX = 2
 """Batches at the log before proposals wait: one being synced, one filling up behind it."""
 
 INBOX_MESSAGES_MAX = 65536
-"""Messages waiting for a pass; above it streams are not read any further."""
+"""Messages, and rows of appends, waiting for a pass; above it streams are not read any further."""
 
 PASS_BYTES_MAX = 64 << 20
 """Payload for the log after which a pass leaves other groups to the next one."""
@@ -98,7 +101,7 @@ class Scheduler:
         """Why the host does nothing any more."""
         self.closing = False
 
-        self._inbox: deque[tuple[Hello, list[Envelope]]] = deque()
+        self._inbox: deque[tuple[Hello, list[Envelope], int]] = deque()
         self._inbox_messages = 0
         self._received_frames = 0
         self._calls: deque[Callable[[], None]] = deque()
@@ -114,14 +117,7 @@ class Scheduler:
         self._late_reads: list[tuple[Group, Message]] = []
         """Reads of other members that came while ticks were owed."""
 
-        self._batch: WriteBatch = self._store.batch()
-        self._held: list[Held] = []
-        self._last_held: list[Held] = []
-        """What waits for the batch submitted last."""
-        self._writes = 0
-        self._pass_bytes = 0
-        """Payload that this pass has for the log."""
-
+        self._writes = Writes(self._store, written=self._written, call_soon=self._call_soon, failed=self.fail)
         apply_executor = Recalled(environment.apply_executor, self._call_soon)
         snapshot_executor = Recalled(environment.snapshot_executor, self._call_soon)
         self._post = Post(
@@ -152,6 +148,7 @@ class Scheduler:
             environment.machines,
             apply_executor,
             applied=self._applied,
+            applied_run=self._applied_run,
             configure=self._configure,
             failed=self._group_failed,
             store_failed=self.fail,
@@ -188,11 +185,21 @@ class Scheduler:
             self._post,
             snapshot_executor,
             apply_executor,
-            self._submit,
+            self._writes.submit,
             self._elections,
         )
         self.peer_down = self._post.peer_down
         self.run_query = self._intake.run_query
+        self._express = Express(
+            self.groups,
+            self._post,
+            self._writes,
+            self._applier,
+            step=self._step,
+            step_core=self._step_core,
+            mark_dirty=self.mark_dirty,
+        )
+        self._intake.lead = self._express.lead
         self._histogram = PassHistogram()
         self._applied_entries = 0
 
@@ -253,13 +260,13 @@ class Scheduler:
 
     def _collect_dirty(self, deadline: float) -> None:
         dirty, self._dirty = self._dirty, []
-        self._pass_bytes = 0
+        self._writes.pass_bytes = 0
         for count, group in enumerate(dirty, 1):
             group.dirty = False
             if group.failed is None:
                 self._collect(group)
             late = count % CLOCK_CHECK_GROUPS == 0 and self._clock.now() > deadline
-            if late or self._pass_bytes >= PASS_BYTES_MAX:
+            if late or self._writes.pass_bytes >= PASS_BYTES_MAX:
                 # Those left go first next time, before whoever became dirty meanwhile.
                 self._dirty = dirty[count:] + self._dirty
                 break
@@ -268,7 +275,7 @@ class Scheduler:
         """Move one group forward: its proposals and reads in, its Ready out."""
         raft, proposals = group.raft, group.proposals
         if proposals.payloads or proposals.again or proposals.changes:
-            self._intake.propose(group, self._writes >= WRITES_IN_FLIGHT_MAX)
+            self._intake.propose(group, self._writes.under_way >= WRITES_IN_FLIGHT_MAX)
         if group.reads.queued and group.reads.may_ask:
             if self._behind:
                 self.mark_dirty(group)
@@ -289,7 +296,7 @@ class Scheduler:
         elif ready.responses:
             if group.unsynced:
                 # They promise what an earlier batch holds: go with the next one, behind it.
-                self._hold(group, ready.responses, None)
+                self._writes.hold(group, ready.responses, None)
             else:
                 self._installer.deliver(group, Held(group, ready.responses, None))
         if ready.committed:
@@ -300,13 +307,13 @@ class Scheduler:
             group.reads.confirmed(state.context, state.index, applied)
 
     def _write(self, group: Group, ready: Ready) -> None:
-        batch = self._batch
+        batch = self._writes.batch
         if ready.snapshot is not None:
             batch.snapshot(group.id, ready.snapshot)
         if ready.runs:
             batch.append(group.id, ready.runs)
             for run in ready.runs:
-                self._pass_bytes += run.size
+                self._writes.pass_bytes += run.size
         # A commit index alone need not be durable: it is learned again from the leader, or from
         # the next election. So a commit costs no record, let alone a sync.
         state = ready.hard_state
@@ -321,38 +328,18 @@ class Scheduler:
             # with the present one's: two leaders. The commit index is within what this batch holds.
             raft = group.raft
             batch.hard_state(group.id, HardState(raft.term, raft.vote, raft.committed))
-        self._hold(group, ready.responses, ready.snapshot)
-
-    def _hold(self, group: Group, responses: list[Message], snapshot: Snapshot | None) -> None:
-        """Keep `responses` until the batch that is being gathered is on disk."""
-        group.unsynced += 1
-        self._held.append(Held(group, responses, snapshot))
+        self._writes.hold(group, ready.responses, ready.snapshot)
 
     def _flush(self) -> None:
         """The end of a pass: everything gathered goes out."""
         self._applier.flush()
         self._intake.flush_queries()
         self._post.flush()
-        if self._held and not self._batch:
-            # Only answers that wait for earlier batches of their groups: behind the last of them.
-            self._last_held.extend(self._held)
-            self._held = []
-        elif self._batch:
-            batch, self._batch = self._batch, self._store.batch()
-            held, self._held = self._held, []
-            self._last_held = held
-            self._writes += 1
-            self._submit(batch, lambda: self._written(held))
+        self._writes.flush()
 
-    def _submit(self, batch: WriteBatch, done: Callable[[], None]) -> None:
-        try:
-            self._store.submit(batch, lambda: self._call_soon(done))
-        except StorageFailed as error:
-            self.fail(error)
-
-    def _written(self, held: list[Held]) -> None:
+    def _written(self, held: Iterable[Held], stored: Iterable[Stored]) -> None:
         """A batch is on disk: what it allowed to be promised leaves now."""
-        self._writes -= 1
+        self._express.written(stored)
         for each in held:
             group = each.group
             group.unsynced -= 1
@@ -431,9 +418,13 @@ class Scheduler:
 
     def receive(self, peer: Hello, lane: Lane, items: list[Envelope]) -> None:  # noqa: ARG002
         """Queue one frame for the next pass."""
-        self._inbox.append((peer, items))
+        weight = len(items)
+        for _, _, message in items:
+            if type(message) is Appends:
+                weight += len(message.rows)
+        self._inbox.append((peer, items, weight))
         self._received_frames += 1
-        self._inbox_messages += len(items)
+        self._inbox_messages += weight
         self.wake()
 
     def peer_up(self, peer: Hello, lane: Lane) -> None:
@@ -450,9 +441,15 @@ class Scheduler:
     def _drain_inbox(self, deadline: float) -> None:
         inbox, groups = self._inbox, self.groups
         while inbox:
-            peer, items = inbox.popleft()
-            self._inbox_messages -= len(items)
+            peer, items, weight = inbox.popleft()
+            self._inbox_messages -= weight
             for group_id, generation, message in items:
+                if type(message) is Appends:
+                    self._express.hear_appends(peer, message.rows)
+                    continue
+                if type(message) is AppendAcks:
+                    self._express.hear_acks(peer, message.rows)
+                    continue
                 if type(message) is Beats:
                     self._beater.hear(peer, message.rows)
                     continue
@@ -543,11 +540,7 @@ class Scheduler:
                     fresh = next(fed, None)
             self._applied_entries += start
             group.applied = work.last
-            group.raft.applied_to(work.last, work.weight)
-            group.reads.applied(work.last)
-            self._snapshots.applied(group, work.weight)
-            if not group.dirty and group.raft.has_more():
-                self.mark_dirty(group)
+            self._applied_to(group, work.last, work.weight)
         if work.capture is not None:
             self._snapshots.captured(work)
         if work.configured:
@@ -555,6 +548,28 @@ class Scheduler:
                 proposals.completed()
             if group.member_id not in group.raft.progress:
                 self._departures.removed(group)
+
+    def _applied_run(self, group: Group, run: Run, results: Sequence[object]) -> None:
+        """As `_applied`, for one run of proposals and nothing else."""
+        proposals = group.proposals
+        if run.term != group.applied_term:
+            group.applied_term = run.term
+            if proposals.applied_term(run.term):
+                self.mark_dirty(group)
+        if results:
+            if run.origin == group.member_id:
+                proposals.applied(run, results)
+            self._applied_entries += len(results)
+        self._applied_to(group, run.last, len(run.blob))
+
+    def _applied_to(self, group: Group, index: Index, weight: int) -> None:
+        group.applied = index
+        more = group.raft.applied_to(index, weight)
+        if group.reads:
+            group.reads.applied(index)
+        self._snapshots.applied(group, weight)
+        if more and not group.dirty:
+            self.mark_dirty(group)
 
     def _configure(self, group: Group, run: Run) -> str | None:
         """A configuration change takes effect when it is applied (etcd's rule, not §4.1's).
@@ -589,22 +604,17 @@ class Scheduler:
         self._snapshots.want(group, waiter)
 
     def _record_meta(self, group: Group, meta: GroupMeta) -> None:
-        self._batch.meta(group.id, meta.encode())
+        self._writes.batch.meta(group.id, meta.encode())
 
     def _compact(self, group: Group, snapshot: Snapshot, index: int) -> None:
         """The snapshot's file is durable: record it, and only then let older files go."""
-        self._batch.compact(group.id, snapshot, index)
-        batch, self._batch = self._batch, self._store.batch()
-        held, self._held = self._held, []
-        self._last_held = held
-        self._writes += 1
+        self._writes.batch.compact(group.id, snapshot, index)
 
         def done() -> None:
-            self._written(held)
             if group.failed is None:
                 self._snapshots.compacted(group)
 
-        self._submit(batch, done)
+        self._writes.submit_batch(done)
 
     def _group_failed(self, group: Group, error: MultiraftError) -> None:
         """One group's trouble is its own: it stops here, and no other does."""
@@ -640,7 +650,7 @@ class Scheduler:
     def pending(self) -> bool:
         """Whether anything that a caller waits for is under way."""
         return (
-            self._writes > 0
+            self._writes.under_way > 0
             or self._applier.busy
             or self._intake.busy
             or self.catalog.busy

@@ -20,8 +20,12 @@ from typing import Any, Final, NoReturn
 import cbor2
 
 from multiraft.messages import (
+    APPEND_ACK_FIELDS,
     BEAT_ACK_FIELDS,
     BEAT_FIELDS,
+    AppendAcks,
+    AppendRow,
+    Appends,
     BeatAcks,
     Beats,
     ConfState,
@@ -66,6 +70,10 @@ _BEAT_ACKS: Final = 34
 _REMOVAL: Final = 35
 _JOIN_REQUEST: Final = 36
 _JOIN_ANSWER: Final = 37
+_APPENDS: Final = 38
+_APPEND_ACKS: Final = 39
+
+_APPEND_FIELDS: Final = 13
 
 # Rare kinds share one shape with every field in it.
 _RARE: Final = (
@@ -171,6 +179,10 @@ def _row(group: int, generation: int, message: object) -> Row:
         return (_BEATS, message.rows)
     if isinstance(message, BeatAcks):
         return (_BEAT_ACKS, message.rows)
+    if isinstance(message, Appends):
+        return (_APPENDS, _flat_appends(message.rows))
+    if isinstance(message, AppendAcks):
+        return (_APPEND_ACKS, message.rows)
     if isinstance(message, Removal):
         return (_REMOVAL, group, generation, message.to)
     if isinstance(message, JoinRequest):
@@ -180,6 +192,15 @@ def _row(group: int, generation: int, message: object) -> Row:
         reason = message.refused[:MAX_REASON_CHARACTERS].encode(errors="replace").decode()
         return (_JOIN_ANSWER, group, generation, message.number, reason)
     raise WireError(f"{type(message).__name__} is not a message between hosts")
+
+
+def _flat_appends(rows: Sequence[AppendRow]) -> list[Any]:
+    """What follows from the rest of the row (first, term, kind) is left out."""
+    flat: list[Any] = []
+    for group, generation, to, sender, term, log_term, index, commit, run in rows:
+        flat += (group, generation, to, sender, term, log_term, index, commit)
+        flat += (run.last - index, run.size, run.origin, run.sequence, run.blob)
+    return flat
 
 
 def encode(items: Sequence[Envelope]) -> bytes:
@@ -257,14 +278,22 @@ def _read_run(row: object) -> Run:
     # Each payload takes one to nine bytes beside its own; checked before decoding anything.
     if not size + count < len(blob) + 1 <= size + 9 * count + 10:
         raise WireError(f"run: {count} entries of {size} bytes do not fit a blob of {len(blob)} bytes")
+    payloads = _read_payloads(blob, count, size)
+    if kind and count != 1:
+        raise WireError(f"run: {count} configuration changes in one run")
+    return Run(first, last, term, _KINDS[kind], size, blob, origin, sequence, payloads)
+
+
+def _read_payloads(blob: bytes, count: int, size: int) -> list[bytes]:
+    """What is in a blob that has about the right length."""
+    if count == 1 and size < 24 and len(blob) == size + 2 and blob[0] == 0x81 and blob[1] == 0x40 | size:
+        return [blob[2:]]  # one short byte string, by far the most common
     payloads = loads(blob)
     if type(payloads) is not list or len(payloads) != count or set(map(type, payloads)) != {bytes}:
         raise WireError(f"run: the blob is not an array of {count} byte strings")
     if sum(map(len, payloads)) != size or not _is_shortest(blob, payloads, size):
         raise WireError(f"run: the blob is not the shortest array of payloads of {size} bytes")
-    if kind and count != 1:
-        raise WireError(f"run: {count} configuration changes in one run")
-    return Run(first, last, term, _KINDS[kind], size, blob, origin, sequence, payloads)
+    return payloads
 
 
 def _is_shortest(blob: bytes, payloads: list[bytes], size: int) -> bool:
@@ -456,6 +485,42 @@ def _read_beat_acks(row: list[Any]) -> Envelope:
     return 0, 0, BeatAcks(_read_numbers("BEAT_ACKS", row, BEAT_ACK_FIELDS))
 
 
+def _read_appends(row: list[Any]) -> Envelope:
+    """Rows of appends. Types and ranges are looked at column by column, in C."""
+    if tuple(map(type, row)) != _NUMBERS_SHAPE:
+        raise _misshapen("APPENDS", row, _NUMBERS_SHAPE)
+    flat: list[Any] = row[1]
+    count = len(flat) // _APPEND_FIELDS
+    if not flat or len(flat) % _APPEND_FIELDS or count > MAX_FRAME_MESSAGES:
+        raise WireError(f"APPENDS: {len(flat)} fields do not make rows of {_APPEND_FIELDS}")
+    blobs = flat[_APPEND_FIELDS - 1 :: _APPEND_FIELDS]
+    if set(map(type, blobs)) != {bytes}:
+        raise WireError("APPENDS: a blob that is no byte string")
+    numbers = [flat[column::_APPEND_FIELDS] for column in range(_APPEND_FIELDS - 1)]
+    pack = struct.Struct(f"{count}Q").pack
+    for column in numbers:
+        if set(map(type, column)) != {int}:
+            raise WireError("APPENDS: holds something that is no number")
+        pack(*column)
+    rows: list[AppendRow] = []
+    add, normal = rows.append, EntryKind.NORMAL
+    heads = zip(*numbers[:8], strict=True)
+    for row, entries, size, origin, sequence, blob in zip(heads, *numbers[8:], blobs, strict=True):
+        index = row[6]
+        last = index + entries
+        if last >> 64 or not entries:
+            raise WireError(f"run: {entries} entries behind index {index}")
+        if not size + entries < len(blob) + 1 <= size + 9 * entries + 10:
+            raise WireError(f"run: {entries} entries of {size} bytes do not fit a blob of {len(blob)} bytes")
+        payloads = _read_payloads(blob, entries, size)
+        add((*row, Run(index + 1, last, row[4], normal, size, blob, origin, sequence, payloads)))
+    return 0, 0, Appends(rows)
+
+
+def _read_append_acks(row: list[Any]) -> Envelope:
+    return 0, 0, AppendAcks(_read_numbers("APPEND_ACKS", row, APPEND_ACK_FIELDS))
+
+
 def _read_numbers(what: str, row: list[Any], fields: int) -> list[int]:
     """A flat list of rows of `fields` numbers; looked at in C, as there may be thousands."""
     if tuple(map(type, row)) != _NUMBERS_SHAPE:
@@ -481,7 +546,7 @@ _Reader = Callable[[list[Any]], Envelope]
 
 
 def _readers() -> tuple[_Reader, ...]:
-    table: list[_Reader] = [_refuse_kind] * (_JOIN_ANSWER + 1)
+    table: list[_Reader] = [_refuse_kind] * (_APPEND_ACKS + 1)
     for kind in _RARE:
         table[kind] = _read_rare
     table[_PROP] = _read_prop
@@ -496,6 +561,8 @@ def _readers() -> tuple[_Reader, ...]:
     table[_REMOVAL] = _read_removal
     table[_JOIN_REQUEST] = _read_join_request
     table[_JOIN_ANSWER] = _read_join_answer
+    table[_APPENDS] = _read_appends
+    table[_APPEND_ACKS] = _read_append_acks
     return tuple(table)
 
 

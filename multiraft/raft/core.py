@@ -350,10 +350,6 @@ class Raft(State):
             or (unstable.snapshot is not None and not unstable.snapshot_in_progress)
         )
 
-    def has_more(self) -> bool:
-        """After `applied_to`: whether that let anything follow. Cheaper than `has_ready`."""
-        return self.log.committed > self.log.applying or bool(self.messages) or bool(self.responses)
-
     def ready(self) -> Ready:
         """Take everything new. What it holds is handed out once.
 
@@ -362,8 +358,10 @@ class Raft(State):
         """
         return take_ready(self)
 
-    def applied_to(self, index: Index, weight: int) -> None:
+    def applied_to(self, index: Index, weight: int) -> bool:
         """Everything up to `index` was applied; `weight` is the sum of those runs' weights.
+
+        Returns: Whether that may have let anything follow. Cheaper to know than `has_ready`.
 
         Raises: RaftFailure when that was not handed out or was reported before.
         """
@@ -377,6 +375,7 @@ class Raft(State):
             and log.applied >= self.pending_conf_index
         ):
             self._leave_joint()
+        return log.committed > log.applying or bool(self.messages) or bool(self.responses)
 
     def _leave_joint(self) -> None:
         """Complete a joint change (thesis §4.3). Its entry being pending keeps it from being repeated."""

@@ -132,7 +132,7 @@ def _append(state: State, runs: Sequence[Run]) -> list[Run]:
     for run in runs:
         placed.append(run.placed(index, state.term))
         index += run.last - run.first + 1
-    if not state.reserve(placed):
+    if not state.reserve(sum([run.size for run in placed])):
         if state.logger is not None:
             state.logger(
                 Level.WARN,

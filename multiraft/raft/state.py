@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from multiraft.interfaces import LogReader, Random
-from multiraft.messages import NO_MEMBER, HardState, Message, MessageType, Run, Snapshot
+from multiraft.messages import NO_MEMBER, HardState, Message, MessageType, Snapshot
 from multiraft.raft.confchange import Membership, restore
 from multiraft.raft.config import CoreConfig
 from multiraft.raft.log import RaftLog
@@ -244,14 +244,13 @@ class State:
             done += 1
         del sizes[:done]
 
-    def reserve(self, runs: list[Run]) -> bool:
-        """Make room for proposals; False: they would exceed the limit.
+    def reserve(self, size: int) -> bool:
+        """Make room for proposals of `size` payload bytes; False: they would exceed the limit.
 
         Whatever its size, a proposal fits when nothing else is waiting; and what has no
         payload always fits, so that neither a new leader nor a leaving of joint
         configurations can be blocked.
         """
-        size = runs[0].size if len(runs) == 1 else sum([run.size for run in runs])
         limit = self.config.max_uncommitted_bytes or UNLIMITED
         if size and self.uncommitted_bytes and self.uncommitted_bytes + size > limit:
             return False

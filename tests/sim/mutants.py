@@ -16,11 +16,11 @@ import attrs
 from multiraft import intake
 from multiraft.apply import Applier, Work
 from multiraft.errors import ProposalDropped
+from multiraft.express import Express
 from multiraft.group import Group
-from multiraft.installer import Held
 from multiraft.messages import HardState, Message, MessageType, Run, Snapshot
 from multiraft.proposals import ProposalTable
-from multiraft.raft import core, follower, leader, leader_reads
+from multiraft.raft import core, follower, leader, leader_reads, steady
 from multiraft.raft.core import RaftRole
 from multiraft.raft.election import on_vote_request
 from multiraft.raft.leader import become_leader
@@ -28,11 +28,13 @@ from multiraft.raft.log import RaftLog
 from multiraft.raft.quorum import VoteResult
 from multiraft.raft.ready import Ready
 from multiraft.raft.state import State
+from multiraft.raft.steady import acknowledge
 from multiraft.scheduler import Scheduler
 from multiraft.storage.appender import Appender
 from multiraft.storage.batch import Batch
 from multiraft.storage.memory import MemoryFile
-from multiraft.types import Index, Term
+from multiraft.types import Index, MemberId, Term
+from multiraft.writes import Held, Writes
 
 Mutant = Callable[[], AbstractContextManager[None]]
 
@@ -120,30 +122,43 @@ def _split(group: Group, responses: list[Message]) -> tuple[list[Message], list[
 @planted
 def answers_before_the_sync() -> Iterator[None]:
     """Acknowledgements and votes leave with the pass that made them (§3.8; BEHAVIOURS 17)."""
+    append = Express._append
 
-    def hold(self: Scheduler, group: Group, responses: list[Message], snapshot: Snapshot | None) -> None:
+    def hold(self: Writes, group: Group, responses: list[Message], snapshot: Snapshot | None) -> None:
         own, others = _split(group, responses)
         for message in others:
-            self._post.route(group, message)
+            group.host._post.route(group, message)  # type: ignore[attr-defined]  # reaching in
         group.unsynced += 1
-        self._held.append(Held(group, own, snapshot))
+        self.held.append(Held(group, own, snapshot))
 
-    with replaced(Scheduler, "_hold", hold):
+    def answer(self: Express, group: Group, run: Run, leader: MemberId) -> None:
+        append(self, group, run, leader)
+        if leader != group.member_id:
+            early = Message(MessageType.APP_RESP, leader, group.member_id, run.term, 0, run.last)
+            self._post.route(group, early)
+
+    with replaced(Writes, "hold", hold), replaced(Express, "_append", answer):
         yield
 
 
 @planted
 def leader_counts_itself_at_once() -> Iterator[None]:
     """A leader's own acknowledgement does not wait for its disk (etcd #14370)."""
+    append = Express._append
 
-    def hold(self: Scheduler, group: Group, responses: list[Message], snapshot: Snapshot | None) -> None:
+    def hold(self: Writes, group: Group, responses: list[Message], snapshot: Snapshot | None) -> None:
         early = [m for m in responses if m.to == group.member_id and m.type is MessageType.APP_RESP]
         group.unsynced += 1
-        self._held.append(Held(group, [m for m in responses if m not in early], snapshot))
+        self.held.append(Held(group, [m for m in responses if m not in early], snapshot))
         for message in early:
             group.raft.step(message)
 
-    with replaced(Scheduler, "_hold", hold):
+    def count(self: Express, group: Group, run: Run, leader: MemberId) -> None:
+        append(self, group, run, leader)
+        if leader == group.member_id:
+            acknowledge(group.raft, leader, run.term, run.last)
+
+    with replaced(Writes, "hold", hold), replaced(Express, "_append", count):
         yield
 
 
@@ -240,7 +255,7 @@ def commits_older_terms_by_counting() -> Iterator[None]:
         state.log.commit_to(index)
         return True
 
-    with replaced(leader, "advance_commit", advance):
+    with replaced(leader, "advance_commit", advance), replaced(steady, "advance_commit", advance):
         yield
 
 
@@ -299,9 +314,9 @@ def received_snapshot_is_not_recorded() -> Iterator[None]:
 
     def write(self: Scheduler, group: Group, ready: Ready) -> None:
         snapshot, ready.snapshot = ready.snapshot, None
-        held = len(self._held)
+        held = len(self._writes.held)
         real(self, group, ready)
-        self._held[held].snapshot = snapshot
+        self._writes.held[held].snapshot = snapshot
 
     with replaced(Scheduler, "_write", write):
         yield

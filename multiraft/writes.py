@@ -1,0 +1,92 @@
+"""What a pass writes to the log, for all groups in one batch, and what waits for that.
+
+Whoever promises something here hands in the write and the promise together; the promise is kept
+back until the batch is on disk, and with it everything of that group before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import attrs
+
+from multiraft.errors import StorageFailed
+from multiraft.group import Group
+from multiraft.interfaces import LogStore, WriteBatch
+from multiraft.messages import Message, Snapshot
+from multiraft.types import Index, MemberId, Term
+
+Stored = tuple[Group, Term, Index, MemberId]
+"""Entries up to an index, appended at a term by `express.py`, and the leader to tell once they are
+on disk."""
+
+
+@attrs.define(eq=False)
+class Held:
+    """Responses of one group that wait for a batch, and a snapshot to install before them."""
+
+    group: Group
+    responses: list[Message]
+    snapshot: Snapshot | None
+
+
+class Writes:
+    """The batch that is being gathered, and those under way."""
+
+    def __init__(
+        self,
+        store: LogStore,
+        *,
+        written: Callable[[Iterable[Held], Iterable[Stored]], None],
+        call_soon: Callable[[Callable[[], None]], None],
+        failed: Callable[[StorageFailed], None],
+    ) -> None:
+        self._store = store
+        self._written = written
+        self._call_soon = call_soon
+        self._failed = failed
+        self.batch: WriteBatch = store.batch()
+        self.held: list[Held] = []
+        self.stored: list[Stored] = []
+        self._last_held: list[Held] = []
+        """What waits for the batch submitted last."""
+        self.under_way = 0
+        self.pass_bytes = 0
+        """Payload that this pass has for the log."""
+
+    def hold(self, group: Group, responses: list[Message], snapshot: Snapshot | None) -> None:
+        """Keep `responses` until the batch that is being gathered is on disk."""
+        group.unsynced += 1
+        self.held.append(Held(group, responses, snapshot))
+
+    def flush(self) -> None:
+        """The end of a pass: submit what was gathered."""
+        if self.batch:
+            self.submit_batch()
+        elif self.held:
+            # Only answers that wait for earlier batches of their groups: behind the last of them.
+            self._last_held.extend(self.held)
+            self.held = []
+
+    def submit_batch(self, then: Callable[[], None] | None = None) -> None:
+        """Submit what was gathered, if only for the sake of its order; `then` comes last."""
+        batch, self.batch = self.batch, self._store.batch()
+        held, self.held = self.held, []
+        stored, self.stored = self.stored, []
+        self._last_held = held
+        self.under_way += 1
+
+        def done() -> None:
+            self.under_way -= 1
+            self._written(held, stored)
+            if then is not None:
+                then()
+
+        self.submit(batch, done)
+
+    def submit(self, batch: WriteBatch, done: Callable[[], None]) -> None:
+        """Submit a batch of somebody's own; `done` is called between two passes."""
+        try:
+            self._store.submit(batch, lambda: self._call_soon(done))
+        except StorageFailed as error:
+            self._failed(error)
