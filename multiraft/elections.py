@@ -57,10 +57,24 @@ class Elections:
 
     # --- in line -------------------------------------------------------------------------------
 
-    def timed_out(self, group: Group) -> None:
-        """The group's election timer has run out: it stands as soon as there is a place."""
-        if group not in self._standing:
-            self._line.setdefault(group, False)
+    def timed_out(self, group: Group) -> bool:
+        """The group's election timer has run out: it stands as soon as there is a place.
+
+        False: it is none that may stand.
+        """
+        # Most of them wait, and are asked about at each tick.
+        if group in self._line or group in self._standing:
+            return True
+        if not group.raft.promotable:
+            return False
+        self._line[group] = False
+        return True
+
+    def leader_changed(self, group: Group) -> None:
+        """The group's leader, or role, is another: if it does not stand any more the next one may."""
+        if group in self._standing and not _stands(group):
+            del self._standing[group]
+            self.admit()
 
     def tick(self) -> None:
         """A tick has been counted: give up places, and give them away again."""

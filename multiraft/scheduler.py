@@ -370,6 +370,7 @@ class Scheduler:
 
     def _leader_changed(self, group: Group) -> None:
         group.leader_changed()
+        self._elections.leader_changed(group)
         # Raft dropped the reads of the old leadership; ask the new leader, if there is one.
         group.reads.ask_again(float("inf"))
         if group.raft.leader:
@@ -386,9 +387,9 @@ class Scheduler:
         for group in self.groups.values():
             if group.failed is None:
                 raft = group.raft
-                if timer_is_out(group) and raft.promotable:
-                    self._elections.timed_out(group)
-                elif raft.tick():
+                if timer_is_out(group) and self._elections.timed_out(group):
+                    continue
+                if raft.tick():
                     self.mark_dirty(group)
                 if raft.beat_due:
                     self._beater.gather(group)
