@@ -127,7 +127,9 @@ class Elections:
         for group in groups:
             preferred = _preferred(group)
             if preferred == group.member_id:
-                group.raft.election_timeout = ticks
+                # One more than the promise to a lease from before the start lasts (raft/state.py,
+                # `quiet_ticks`): while a group waits in line its core is not ticked.
+                group.raft.election_timeout = ticks + 1
             elif preferred is not None:
                 group.raft.election_timeout += patience
 

@@ -104,6 +104,7 @@ class Hosts:
     def __init__(self, *, connect_s: float = 0.0) -> None:
         """`connect_s`: from the first dial until a lane is open."""
         self.clock_s = 0.0
+        self._epoch = 0
         self._woken = False
         self._pump = Pump()
         self._network = MemoryNetwork(self._pump.schedule, connect_s=connect_s)
@@ -121,21 +122,36 @@ class Hosts:
         self._woken = True
 
     def _open(self) -> None:
+        self._epoch += 1
         self._executors = []
+        self._closers: list[Callable[[], None]] = []
         self.schedulers = []
         for number, door in enumerate(self._doors, 1):
             self.schedulers.append(self._scheduler(number, door))
 
+    def restart(self) -> None:
+        """Close all hosts, then open them again from their disks."""
+        for scheduler in self.schedulers:
+            scheduler.closing = True
+            scheduler.close()
+        for close in self._closers:
+            close()
+        self._open()
+        for scheduler in self.schedulers:
+            scheduler.catalog.load_groups()
+
     def _scheduler(self, number: int, door: _Door) -> Scheduler:
         address = f"127.0.0.1:{number}"
         files = self._files[number - 1]
-        source = random.Random(number).randrange
+        source = random.Random(100 * self._epoch + number).randrange
 
         def failed(error: MultiraftError) -> None:
             raise error
 
         store = open_store(files, "/data", random=source, on_failure=failed, writer=InlineWriter)
-        hello = Hello("many", number, 1, address)
+        hello = Hello("many", number, self._epoch, address)
+        transport = self._network.open(hello, door)
+        self._closers += transport.close, store.close
         executors = Later(), Later()
         self._executors += executors
         scheduler = Scheduler(
@@ -145,7 +161,7 @@ class Hosts:
                 random=source,
                 store=store,
                 snapshots=SnapshotFiles(files, "/data"),
-                transport=self._network.open(hello, door),
+                transport=transport,
                 apply_executor=executors[0],
                 snapshot_executor=executors[1],
                 machines=lambda _: self._machine,

@@ -70,6 +70,18 @@ def test_leaders_are_spread_evenly_though_the_links_come_up_late() -> None:
     assert {group.raft.term for group in hosts.groups()} == {2}
 
 
+def test_leaders_are_spread_evenly_after_a_cold_start() -> None:
+    """The members take turns, so nobody competes: each group has its leader after one election."""
+    hosts = Hosts()
+    groups = 90
+    hosts.create(range(1, groups + 1))
+    hosts.until_led(groups, 10)
+    hosts.restart()
+    hosts.until_led(groups, 3)
+    assert hosts.leaders() == [30, 30, 30]
+    assert {group.raft.term for group in hosts.groups()} == {3}
+
+
 def test_a_request_that_came_before_the_group_is_answered_when_it_is_made() -> None:
     hosts = Hosts()
     hosts.create([1])
