@@ -5,9 +5,10 @@ election timeout that nobody leads any of them. If all stood then, the hosts wou
 votes for longer than an election timeout: candidates give up and ask anew, at higher terms, before
 they see what was answered, and the groups never come to rest. (Three hosts with ten thousand groups
 on two busy cores had elected less than a tenth of the leaders after a minute.) So there are *places*:
-as many groups as have one stand, the others wait in line. An election timeout may always be longer,
-so waiting is safe; and a place is given up after two of them, so nobody waits for ever behind
-groups that cannot win.
+as many groups as have one stand, the others wait. An election timeout may always be longer, so waiting
+is safe; and a place is given up after two of them, so nobody waits for ever behind groups that
+cannot win. Who is next is drawn by lot: timers run out in much the same order on all hosts, and if
+that were the order of their turns, all hosts would stand for the same groups and split the votes.
 
 Places also keep the work small enough to look after: whoever stands is asked for again when a
 link comes up, or after half an election timeout, because requests that a link would not take,
@@ -16,10 +17,12 @@ or that came before the other host had the group, are lost.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from multiraft.group import Group
+from multiraft.interfaces import Random
 from multiraft.messages import Envelope, Hello, HostMessage, Lane, Message, MessageType
 from multiraft.raft.core import RaftRole
 from multiraft.types import GroupId, MemberId, Role
@@ -41,18 +44,24 @@ class Elections:
         self,
         election_ticks: int,
         *,
+        random: Random,
         mark_dirty: Callable[[Group], None],
         receive: Callable[[Hello, Lane, list[Envelope]], None],
     ) -> None:
         """`receive` takes a frame as if it had just arrived."""
         self._election_ticks = election_ticks
+        self._random = random
         self._mark_dirty = mark_dirty
         self._receive = receive
         self._ticks = 0
         self._standing: dict[Group, int] = {}
         """Who has a place, and the tick at which it got that."""
-        self._line: dict[Group, bool] = {}
-        """Who waits, in order; True: whether or not its election timer has run out."""
+        self._new: deque[Group] = deque()
+        """Groups that were just made and whose member here is to lead. They stand first."""
+        self._line: list[Group] = []
+        """Groups whose timer has run out, in no order."""
+        self._waiting: set[Group] = set()
+        """Both of these."""
         self._strays: dict[GroupId, tuple[Hello, Envelope]] = {}
 
     # --- in line -------------------------------------------------------------------------------
@@ -63,11 +72,12 @@ class Elections:
         False: it is none that may stand.
         """
         # Most of them wait, and are asked about at each tick.
-        if group in self._line or group in self._standing:
+        if group in self._waiting or group in self._standing:
             return True
         if not group.raft.promotable:
             return False
-        self._line[group] = False
+        self._waiting.add(group)
+        self._line.append(group)
         return True
 
     def leader_changed(self, group: Group) -> None:
@@ -88,20 +98,30 @@ class Elections:
         self.admit()
 
     def admit(self) -> None:
-        """Have groups stand, the first in line first, as long as there are places."""
-        while self._line and len(self._standing) < PLACES:
-            group = next(iter(self._line))
-            early = self._line.pop(group)
-            raft = group.raft
-            if group.failed is not None or raft.role is RaftRole.LEADER or (early and raft.leader):
+        """Have groups stand as long as there are places."""
+        while self._waiting and len(self._standing) < PLACES:
+            new = bool(self._new)
+            group = self._new.popleft() if new else self._draw()
+            self._waiting.discard(group)
+            if group.failed is not None or group.raft.role is RaftRole.LEADER:
                 continue
-            if not early and not timer_is_out(group):
+            if group.raft.leader if new else not timer_is_out(group):
                 continue  # a leader or another candidate was heard meanwhile
             self._standing[group] = self._ticks
-            raft.time_out()
+            group.raft.time_out()
             self._mark_dirty(group)
 
+    def _draw(self) -> Group:
+        line = self._line
+        number = self._random(len(line))
+        line[number], line[-1] = line[-1], line[number]
+        return line.pop()
+
     # --- starting ------------------------------------------------------------------------------
+
+    def _patience(self, before: int) -> int:
+        """Ticks to give whose turn it is, beyond a usual election timeout, if `before` others wait."""
+        return self._election_ticks // 2 + before // (PLACES // 4)
 
     def created(self, groups: Iterable[Group]) -> None:
         """New groups: of each, one member stands at once, a different one from group to group.
@@ -109,9 +129,13 @@ class Elections:
         It saves the first election timeout and spreads leaders evenly. Nothing depends on it: if
         the others are not there yet, timeouts elect somebody.
         """
+        patience = self._patience(len(self._new))
         for group in groups:
             if _preferred(group) == group.member_id:
-                self._line.setdefault(group, True)
+                self._waiting.add(group)
+                self._new.append(group)
+            else:
+                group.raft.election_timeout += patience
             stray = self._strays.pop(group.id, None)
             if stray is not None:
                 peer, envelope = stray
@@ -122,14 +146,13 @@ class Elections:
         """Groups found in the log. If all hosts have just started, the same spread: the member
         whose turn it is has a short election timeout, the others one that is longer the more
         groups have to be elected before it would be theirs to try."""
-        ticks = self._election_ticks
-        patience = ticks // 2 + len(groups) // (4 * PLACES)
+        patience = self._patience(len(groups) // 3)
         for group in groups:
             preferred = _preferred(group)
             if preferred == group.member_id:
                 # One more than the promise to a lease from before the start lasts (raft/state.py,
                 # `quiet_ticks`): while a group waits in line its core is not ticked.
-                group.raft.election_timeout = ticks + 1
+                group.raft.election_timeout = self._election_ticks + 1
             elif preferred is not None:
                 group.raft.election_timeout += patience
 

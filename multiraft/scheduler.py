@@ -176,7 +176,9 @@ class Scheduler:
         self.snapshot_sink = self._installer.snapshot_sink
         self.snapshot_received = self._installer.snapshot_received
         self._departures = Departures(config, self._post, record=self._record_meta)
-        self._elections = Elections(config.election_ticks, mark_dirty=self.mark_dirty, receive=self.receive)
+        self._elections = Elections(
+            config.election_ticks, random=environment.random, mark_dirty=self.mark_dirty, receive=self.receive
+        )
         self.catalog = Catalog(
             config,
             environment,
