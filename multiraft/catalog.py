@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from multiraft.config import HostConfig
+from multiraft.elections import Elections
 from multiraft.environment import Environment
 from multiraft.errors import (
     GroupExists,
@@ -24,11 +25,18 @@ from multiraft.post import Post
 from multiraft.proposals import Waiter
 from multiraft.raft.core import CoreConfig, Raft
 from multiraft.served import ServedLog
-from multiraft.snapshots import INITIAL_INDEX, restore_machine
-from multiraft.types import GroupId, Index, Role
+from multiraft.snapshots import INITIAL_INDEX, Standing, restore_failure, restore_machine
+from multiraft.types import GroupId, Index, MemberId
 
 _MEMBER_UNKNOWN = MEMBER_ID_MAX
 """Shown as the member id of a group of which the log kept nothing but its own id."""
+
+CORE_CONFIGS_MAX = 1024
+"""Settings of cores that are kept to be shared: thousands of groups are made with the same."""
+
+
+CREATE_BATCH_GROUPS = 1000
+"""Groups made per write to the log: few syncs, and no write that holds up the others long."""
 
 
 class Catalog:
@@ -45,6 +53,7 @@ class Catalog:
         executor: Executor,
         apply_executor: Executor,
         submit: Callable[[WriteBatch, Callable[[], None]], None],
+        elections: Elections,
         *,
         linger: Callable[[Group], None],
     ) -> None:
@@ -58,9 +67,11 @@ class Catalog:
         self._apply_executor = apply_executor
         self._submit = submit
         self._linger = linger
+        self._elections = elections
         self._changing: set[GroupId] = set()
         """Being made or removed."""
         self._waiters: set[Waiter] = set()
+        self._core_configs: dict[tuple[MemberId, int, bool], CoreConfig] = {}
 
     def load_groups(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Bring back every group found in the log. May block: call it before anything runs.
@@ -75,32 +86,36 @@ class Catalog:
         for count, log in enumerate(logs.values(), 1):
             if log.group == UNKNOWN_GROUPS:
                 continue
-            machine = self._machine(log.group)
+            machine = self.machine(log.group)
             if log.damage:
                 self._open_damaged(log, machine)
                 continue
             trouble: MultiraftError | None = None
-            file, stands = None, log.snapshot_point.index
+            standing = Standing(None, log.snapshot_point.index, restore=False)
             try:
                 files = self._env.snapshots.files(log.group)
-                file, stands = restore_machine(log, files, self._env.snapshots, machine)
+                standing = restore_machine(log, files, self._env.snapshots, machine)
             except MultiraftError as error:
                 trouble = error
             except OSError:
                 raise  # the disk's trouble is everybody's
             except Exception as error:
-                trouble = StateMachineFailed(f"group {log.group}: restore: {error!r}")
-                trouble.__cause__ = error
-            group = self._open(log, machine, stands, restarted=True)
-            group.snapshot_file = file
-            if trouble is not None:
-                if group.failed is None:
-                    group.stop(trouble if group.removed is None else group.removed)
-            elif group.failed is None and group.raft.conf_state().voters == (group.member_id,):
-                group.raft.campaign()  # nobody else can lead, so there is nothing to wait for
-                self._host.mark_dirty(group)
+                trouble = restore_failure(log.group, error)
+            group = self.bring_back(log, machine, standing)
+            if trouble is not None and group.failed is None:
+                group.stop(trouble if group.removed is None else group.removed)
             if progress is not None:
                 progress(count, len(logs))
+        self._elections.restarted([group for group in self._groups.values() if group.failed is None])
+
+    def bring_back(self, log: GroupLog, machine: StateMachine, standing: Standing) -> Group:
+        """Open a group that is in the log; `machine` stands where `standing` says."""
+        group = self._open(log, machine, standing.index, restarted=True)
+        group.snapshot_file = standing.file
+        if group.failed is None and group.raft.conf_state().voters == (group.member_id,):
+            group.raft.campaign()  # nobody else can lead, so there is nothing to wait for
+            self._host.mark_dirty(group)
+        return group
 
     def create_groups(
         self,
@@ -108,6 +123,9 @@ class Catalog:
         waiter: Waiter,
     ) -> None:
         """Make groups, durable with few syncs; `waiter` gets the list of them, in order.
+
+        Their ids are taken and their machines made before the first is written, so that only a host
+        that stops in between leaves a part of them.
 
         Without a membership: a blank member of a group that exists elsewhere. Its log starts
         before that of any other, so that its leader can only bring it up by a snapshot, which
@@ -118,51 +136,77 @@ class Catalog:
             StateMachineFailed: The factory raised; none was made.
             HostClosed, StorageFailed: The host cannot take any.
         """
-        for group_id in wanted:
-            if group_id in self._groups or group_id in self._changing:
-                raise GroupExists(group_id)
+        self.check_free(wanted)
         # Before anything is written: a group whose machine cannot be made must not be in the log.
         machines: dict[GroupId, StateMachine] = {}
         try:
             for group_id in wanted:
-                machines[group_id] = self._machine(group_id)
+                machines[group_id] = self.machine(group_id)
         except Exception as error:
             raise StateMachineFailed(f"the machine factory failed: {error!r}") from error
-        batch = self._env.store.batch()
-        for group_id, (membership, meta) in wanted.items():
-            if membership is None:
-                batch.create(group_id, meta.encode(), HardState(), Snapshot())
-                continue
-            # The same on every member whatever the order of the list: that makes it a cluster.
-            point = Snapshot(INITIAL_INDEX, 1, membership.conf_state(), membership.encode())
-            batch.create(group_id, meta.encode(), HardState(term=1, commit=INITIAL_INDEX), point)
-        self._changing.update(wanted)
-        self._waiters.add(waiter)
+        self.reserve(wanted, waiter)
+        ids = list(wanted)
+        made: list[Group] = []
 
-        def done() -> None:
-            self._changing.difference_update(wanted)
+        def write() -> None:
+            part = {group_id: wanted[group_id] for group_id in ids[len(made) :][:CREATE_BATCH_GROUPS]}
+            if not part:
+                self.resolve(waiter, made)
+            elif waiter in self._waiters:  # otherwise the host stopped meanwhile
+                batch = self._env.store.batch()
+                for group_id, (membership, meta) in part.items():
+                    batch.create(group_id, meta.encode(), *_beginning(membership))
+                self._submit(batch, lambda: opened(part))
+
+        def opened(part: Iterable[GroupId]) -> None:
+            self._changing.difference_update(part)
             logs = self._env.store.groups()
-            groups = [
-                self._open(logs[group_id], machine, logs[group_id].snapshot_point.index)
-                for group_id, machine in machines.items()
-            ]
-            for group in groups:
+            opened_now: list[Group] = []
+            for group_id in part:
+                log = logs[group_id]
+                group = self._open(log, machines[group_id], log.snapshot_point.index)
                 if self._events.on:
                     self._events.emit(GroupCreated(group.id, group.member_id))
-                if group.membership.members:
-                    self._campaign_early(group)
-            self._resolve(waiter, groups)
+                made.append(group)
+                opened_now.append(group)
+            self._elections.created(opened_now)
+            write()
 
         def cleared(_: None, error: BaseException | None) -> None:
             if error is None:
-                self._submit(batch, done)
+                write()
             else:
-                self._changing.difference_update(wanted)
-                self._fail(waiter, StorageFailed(f"deleting snapshots of former groups failed: {error}"))
+                failure = StorageFailed(f"deleting snapshots of former groups failed: {error}")
+                self.give_up(wanted, waiter, failure)
 
         # The power may have failed between the end of a former group's log and that of its files.
         # One that fits the new log by its index and term would be restored at the next start.
         self._executor.submit(lambda: self._delete_files(wanted), cleared)
+
+    def reserve(self, group_ids: Iterable[GroupId], waiter: Waiter) -> None:
+        """Keep others from making groups of these ids; `resolve` or `give_up` ends it.
+
+        Raises:
+            GroupExists: One of them is here, or is being made or removed; nothing was reserved.
+        """
+        self.check_free(group_ids)
+        self._changing.update(group_ids)
+        self._waiters.add(waiter)
+
+    def check_free(self, group_ids: Iterable[GroupId]) -> None:
+        """Raises: GroupExists when one of the ids is in use."""
+        for group_id in group_ids:
+            if group_id in self._groups or group_id in self._changing:
+                raise GroupExists(group_id)
+
+    def release(self, group_id: GroupId) -> None:
+        """The group is here now, or not any more."""
+        self._changing.discard(group_id)
+
+    def give_up(self, group_ids: Iterable[GroupId], waiter: Waiter, error: MultiraftError) -> None:
+        """Nothing comes of what was reserved."""
+        self._changing.difference_update(group_ids)
+        self.fail(waiter, error)
 
     @property
     def busy(self) -> bool:
@@ -175,12 +219,14 @@ class Catalog:
         for waiter in waiters:
             waiter.fail(error)
 
-    def _resolve(self, waiter: Waiter, value: object) -> None:
+    def resolve(self, waiter: Waiter, value: object) -> None:
+        """Tell `waiter`, unless the host stopped and it was told so."""
         if waiter in self._waiters:
             self._waiters.discard(waiter)
             waiter.resolve(value)
 
-    def _fail(self, waiter: Waiter, error: MultiraftError) -> None:
+    def fail(self, waiter: Waiter, error: MultiraftError) -> None:
+        """As `resolve`."""
         if waiter in self._waiters:
             self._waiters.discard(waiter)
             waiter.fail(error)
@@ -189,21 +235,12 @@ class Catalog:
         for group_id in group_ids:
             self._env.snapshots.remove(group_id)
 
-    def _machine(self, group_id: GroupId) -> StateMachine:
+    def machine(self, group_id: GroupId) -> StateMachine:
+        """A new machine for a group. Raises: whatever the factory does."""
         machine: object = self._env.machines(group_id)
         if not isinstance(machine, StateMachine):
             raise TypeError(f"machines({group_id}) returned {machine!r}, which is no StateMachine")
         return machine
-
-    def _campaign_early(self, group: Group) -> None:
-        """One member of a new group, a different one from group to group, stands at once.
-
-        It saves the first election timeout and spreads leaders evenly. Nothing depends on it:
-        if the others are not there yet, timeouts elect somebody.
-        """
-        voters = sorted(m.id for m in group.membership.members.values() if m.role is Role.VOTER)
-        if voters[group.id % len(voters)] == group.member_id:
-            self._host.stand_early(group)
 
     def remove_group(self, group_id: GroupId, waiter: Waiter) -> None:
         """Stop a group and delete its data; `waiter` gets None when it is gone for good.
@@ -223,7 +260,7 @@ class Catalog:
         def discarded(_: None, error: BaseException | None) -> None:
             if error is not None:
                 failure = StorageFailed(f"deleting the state of group {group_id} failed: {error!r}")
-                self._fail(waiter, failure)
+                self.fail(waiter, failure)
                 return
             batch = self._env.store.batch()
             batch.remove(group_id)
@@ -236,9 +273,9 @@ class Catalog:
             if error is None:
                 if self._events.on:
                     self._events.emit(GroupRemoved(group_id))
-                self._resolve(waiter, None)
+                self.resolve(waiter, None)
             else:
-                self._fail(waiter, StorageFailed(f"deleting snapshots of group {group_id} failed: {error}"))
+                self.fail(waiter, StorageFailed(f"deleting snapshots of group {group_id} failed: {error}"))
 
         # The machine's state first: found without a log it would pass for applied. Then the log,
         # and only then the files, for a group in the log must have the snapshot it stands on.
@@ -279,8 +316,8 @@ class Catalog:
         point = log.snapshot_point
         membership = Membership.decode(point.data) if point.data else Membership({})
         applied = min(point.index, log.last_index())
-        core = CoreConfig(id=meta.member_id, applied=applied, restarted=True)
-        raft = Raft(core, ServedLog(log, applied), self._env.random)
+        core = self._core_config(meta, restarted=True)
+        raft = Raft(core, ServedLog(log, applied), self._env.random, applied=applied)
         group = Group(self._host, log.group, meta, membership, raft, log, machine)
         group.stop(
             GroupFailed(
@@ -295,32 +332,8 @@ class Catalog:
         meta = GroupMeta.decode(log.meta)
         point = log.snapshot_point
         served = ServedLog(log, min(stands, log.last_index()))
-        config = self._config
-        limits = meta.limits
-        raft = Raft(
-            CoreConfig(
-                id=meta.member_id,
-                election_ticks=config.election_ticks,
-                heartbeat_ticks=config.heartbeat_ticks,
-                applied=point.index,
-                max_message_bytes=config.max_message_bytes,
-                max_apply_bytes=config.max_apply_bytes,
-                max_inflight_messages=config.max_inflight_messages,
-                max_inflight_bytes=config.max_inflight_bytes,
-                max_uncommitted_bytes=limits.get("max_uncommitted_bytes", config.max_uncommitted_bytes),
-                pre_vote=config.pre_vote,
-                check_quorum=config.check_quorum,
-                read_mode=config.read_mode,
-                async_storage_writes=True,
-                step_down_on_removal=True,
-                commit_notices=True,
-                coalesce_beats=True,
-                promise=config.check_quorum,
-                restarted=restarted,
-            ),
-            served,
-            self._env.random,
-        )
+        core = self._core_config(meta, restarted=restarted)
+        raft = Raft(core, served, self._env.random, applied=point.index)
         membership = Membership.decode(point.data) if point.data else Membership({})
         group = Group(self._host, log.group, meta, membership, raft, log, machine)
         group.machine_at = max(stands, group.machine_at)
@@ -330,5 +343,44 @@ class Catalog:
             group.set_removed(MemberRemoved(f"member {meta.member_id} was removed from group {log.group}"))
             self._linger(group)
         self._post.connect(group)
-        self._host.mark_dirty(group)
+        self._host.mark_dirty(group)  # if only for its time to begin
         return group
+
+    def _core_config(self, meta: GroupMeta, *, restarted: bool) -> CoreConfig:
+        """The settings of a core: one object for all groups whose settings are equal."""
+        config = self._config
+        uncommitted = meta.limits.get("max_uncommitted_bytes", config.max_uncommitted_bytes)
+        key = meta.member_id, uncommitted, restarted
+        known = self._core_configs.get(key)
+        if known is None:
+            if len(self._core_configs) >= CORE_CONFIGS_MAX:
+                self._core_configs.clear()
+            known = self._core_configs[key] = CoreConfig(
+                id=meta.member_id,
+                election_ticks=config.election_ticks,
+                heartbeat_ticks=config.heartbeat_ticks,
+                max_message_bytes=config.max_message_bytes,
+                max_apply_bytes=config.max_apply_bytes,
+                max_inflight_messages=config.max_inflight_messages,
+                max_inflight_bytes=config.max_inflight_bytes,
+                max_uncommitted_bytes=uncommitted,
+                pre_vote=config.pre_vote,
+                check_quorum=config.check_quorum,
+                read_mode=config.read_mode,
+                async_storage_writes=True,
+                step_down_on_removal=True,
+                commit_notices=True,
+                coalesce_beats=True,
+                promise=config.check_quorum,
+                restarted=restarted,
+            )
+        return known
+
+
+def _beginning(membership: Membership | None) -> tuple[HardState, Snapshot]:
+    """Where a new group's log starts: see `Catalog.create_groups`."""
+    if membership is None:
+        return HardState(), Snapshot()
+    # The same on every member whatever the order of the list: that makes it a cluster.
+    point = Snapshot(INITIAL_INDEX, 1, membership.conf_state(), membership.encode())
+    return HardState(term=1, commit=INITIAL_INDEX), point

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from multiraft.sessions import Session
 
 
+WARNINGS_MAX = 16
+"""Warnings that a group keeps for its status."""
+
+
 class GroupHost(Protocol):
     """What a group asks of the host that carries it."""
 
@@ -53,9 +57,6 @@ class GroupHost(Protocol):
 
     def mark_dirty(self, group: Group) -> None:
         """The group has work: the next pass looks at it."""
-
-    def stand_early(self, group: Group) -> None:
-        """Nobody has ever led the group: its member here may stand for election at once."""
 
     def stopped(self, group: Group) -> None:
         """The group has failed, or was stopped on purpose: nobody may count on it any more."""
@@ -96,6 +97,7 @@ class Group(MembershipCalls):
         "failed",
         "generation",
         "host",
+        "hosts",
         "id",
         "leader_version",
         "limits",
@@ -104,6 +106,7 @@ class Group(MembershipCalls):
         "machine_at",
         "member_id",
         "membership",
+        "meta",
         "no_leader_since",
         "on_drained",
         "promised",
@@ -121,6 +124,7 @@ class Group(MembershipCalls):
         "told_leader",
         "told_term",
         "unsynced",
+        "warnings",
     )
 
     def __init__(
@@ -134,6 +138,11 @@ class Group(MembershipCalls):
         machine: StateMachine,
     ) -> None:
         self.id = id
+        self.meta = meta
+        """As last given to the log."""
+        self.hosts: Mapping[MemberId, int] = meta.hosts
+        """The host ids that members are bound to, on disk: see acquaintances.py."""
+        self.warnings: dict[object, str] = {}
         self.member_id = meta.member_id
         self.generation = meta.generation
         self.limits = meta.limits
@@ -313,6 +322,7 @@ class Group(MembershipCalls):
             applied=self.applied,
             first_index=raft.first_index,
             last_index=raft.last_index,
+            last_term=raft.log.last_term,
             snapshot_index=self.snapshot_index,
             members=self.members,
             version=self.membership.version,
@@ -320,6 +330,8 @@ class Group(MembershipCalls):
             staging=self.host.staging_status(self),
             at_rest=self.at_rest,
             failed=None if (error := self.failed or self.removed) is None else str(error),
+            generation=self.generation,
+            warnings=tuple(self.warnings.values()),
         )
 
     @property
@@ -414,6 +426,14 @@ class Group(MembershipCalls):
         return SnapshotInfo(file.path, file.snapshot.index, file.snapshot.term, file.file_bytes)
 
     # --- what the scheduler calls --------------------------------------------------------------
+
+    def warn(self, key: object, text: str) -> bool:
+        """Keep a warning for `status`; whether it is a new one. The oldest go."""
+        new = key not in self.warnings
+        self.warnings[key] = text
+        if len(self.warnings) > WARNINGS_MAX:
+            del self.warnings[next(iter(self.warnings))]
+        return new
 
     def leader_changed(self) -> None:
         self.leader_version += 1

@@ -41,6 +41,7 @@ class Liveness:
         rest: Rest,
         *,
         step: Callable[[Group, Message], None],
+        admit: Callable[[Hello, Group, Message], bool],
         mark_dirty: Callable[[Group], None],
         call_soon: Callable[[Callable[[], None]], None],
     ) -> None:
@@ -49,6 +50,7 @@ class Liveness:
         self._post = post
         self._rest = rest
         self._step = step
+        self._admit = admit
         self._mark_dirty = mark_dirty
         self._call_soon = call_soon
         self._halves = itertools.count((epoch << EPOCH_SHIFT) + 1)
@@ -126,7 +128,7 @@ class Liveness:
             return
         rows = pulse.rows
         for row in zip(*[iter(rows)] * PULSE_FIELDS, strict=True):
-            self._hear_row(session, *row)
+            self._hear_row(host, session, *row)
         if pulse.ack:
             self._answered(session.hear_ack(pulse.ack))
             if session.has_questions:
@@ -138,6 +140,7 @@ class Liveness:
 
     def _hear_row(
         self,
+        host: Hello,
         session: Session,
         what: int,
         group_id: GroupId,
@@ -147,7 +150,7 @@ class Liveness:
         last: int,
     ) -> None:
         if what == Row.ATTACH:
-            self._attached(session, group_id, generation, term, leader, last)
+            self._attached(host, session, group_id, generation, term, leader, last)
         elif what == Row.LEFT:
             self._left(session, group_id, generation, term)
         elif what == Row.RELEASED:
@@ -259,6 +262,7 @@ class Liveness:
 
     def _attached(
         self,
+        host: Hello,
         session: Session,
         group_id: GroupId,
         generation: int,
@@ -284,6 +288,11 @@ class Liveness:
         if before is not None:
             self._unvouch(before)
         progress = group.raft.progress.get(member)
+        if group.hosts.get(member) != host.host_id:
+            # Nobody may vouch for it before it is known to be at home there (acquaintances.py). Its word
+            # counts for nothing till then, but is noted: it is to have it back in the end.
+            progress = None
+            self._admit(host, group, Message(MessageType.HEARTBEAT_RESP, leader, member, term))
         follower = session.led[group_id] = Follower(session, group, term, member, progress)
         if progress is not None:
             progress.vouch = follower

@@ -9,11 +9,11 @@ being asked.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 from multiraft.config import HostConfig
+from multiraft.elections import timer_is_out
 from multiraft.group import Group
 from multiraft.messages import Row
 from multiraft.raft.core import Raft, RaftRole
@@ -25,15 +25,8 @@ from multiraft.types import MemberId, ReadMode
 if TYPE_CHECKING:
     from multiraft.sessions import Follower, Session
 
-STANDING_MAX: Final = 200
-"""Groups that stand for election at a time; the others wait for their turn. When a host with thousands of
-leaders dies, or thousands of groups are made, timers run out in the same few ticks, and elections that
-take longer than a timeout, because there are so many, would all have to be held again."""
-
 PATIENCE_TIMEOUTS: Final = 2
 """Election timeouts for which a leader waits for the word of a member whose host is there."""
-
-_IN_LINE: Final = -1
 
 
 class Rest:
@@ -46,21 +39,19 @@ class Rest:
         mark_dirty: Callable[[Group], None],
         beat: Callable[[Group], None],
         queue: Callable[[Session], None],
+        timed_out: Callable[[Group], bool],
     ) -> None:
+        """`timed_out`: the group's election timer has run out; False: it may not stand."""
         self._election_ticks = config.election_ticks
         self._check_quorum = config.check_quorum
         self._leases = config.read_mode is ReadMode.LEASE
         self._mark_dirty = mark_dirty
         self._beat = beat
         self._queue = queue
+        self._timed_out = timed_out
         self._awake: dict[Group, None] = {}
         self._due: dict[int, list[Group]] = {}
         """By tick: groups whose election timeout is over then, unless something comes in between."""
-        self._line: deque[Group] = deque()
-        """Groups whose timeout is over, until it is their turn."""
-        self._standing: list[tuple[int, Group]] = []
-        """Groups that stand, and the tick at which each began. One that gets nowhere for an election
-        timeout gives its place away."""
         self.ticks = 0
         """Tick intervals since the host was opened."""
 
@@ -79,8 +70,7 @@ class Rest:
         if group.awake:
             return
         group.awake = True
-        if group.due != _IN_LINE:
-            group.due = 0
+        group.due = 0
         self._awake[group] = None
         slept, group.state_since = self.ticks - group.state_since, self.ticks
         raft = group.raft
@@ -115,17 +105,16 @@ class Rest:
     def tick(self) -> None:
         """A tick interval is over for all who are awake; most of them go to sleep."""
         self.ticks += 1
-        self._count_standing()
         for group in list(self._awake):
             if group.failed is None:
                 self._tick(group)
             else:
                 self._lie_down(group, self.ticks)
         for group in self._due.pop(self.ticks, ()):
-            if group.due == self.ticks:
-                self._join_line(group)
-        while self._line and len(self._standing) < STANDING_MAX:
-            self._call_up(self._line.popleft())
+            if group.due == self.ticks and group.failed is None:
+                self.wake(group)
+                if timer_is_out(group):
+                    self._timed_out(group)
 
     def _tick(self, group: Group) -> None:
         raft = group.raft
@@ -143,8 +132,8 @@ class Rest:
         if session is None:
             if not group.dirty:
                 self._sleep(group)
-            elif raft.election_elapsed >= raft.election_timeout:
-                self._join_line(group)
+            elif timer_is_out(group):
+                self._timed_out(group)
         elif session.silent <= raft.election_elapsed:
             # Its leader's host was heard last, not the leader itself: from now on the beats count.
             raft.election_elapsed = session.silent
@@ -156,56 +145,17 @@ class Rest:
         group.awake = False
         group.state_since = since
 
-    # --- standing for election ---------------------------------------------------------------------
-
     def _sleep(self, group: Group) -> None:
-        """Until the election timeout of a member that hears no leader is over."""
-        self._lie_down(group, self.ticks)
+        """Until the election timeout of a member that hears no leader is over, and then in line."""
         raft = group.raft
-        left = raft.election_timeout - raft.election_elapsed
-        if not raft.promotable:
-            left = max(left, self._election_ticks)
+        left = raft.election_timeout - 1 - raft.election_elapsed
         if left <= 0:
-            self._join_line(group)
-        elif group.due != _IN_LINE:
-            group.due = self.ticks + left
-            self._due.setdefault(group.due, []).append(group)
-
-    def _join_line(self, group: Group) -> None:
-        if group.due != _IN_LINE:
-            group.due = _IN_LINE
-            self._line.append(group)
-
-    def stand_early(self, group: Group) -> None:
-        """Nobody has led the group yet: its member here stands as soon as it is its turn."""
-        if len(self._standing) < STANDING_MAX:
-            self.wake(group)
-            group.raft.campaign()
-            self._standing.append((self.ticks, group))
-            self._mark_dirty(group)
-        else:
-            group.raft.election_elapsed = group.raft.election_timeout
-            self._mark_dirty(group)
-
-    def _call_up(self, group: Group) -> None:
-        """It is its turn, unless a leader was heard in between."""
-        group.due = 0
-        if group.failed is not None or group.bond is not None:
-            return
-        self.wake(group)
-        if group.raft.role is not RaftRole.LEADER and group.raft.stand_if_due():
-            self._standing.append((self.ticks, group))
-            self._mark_dirty(group)
-
-    def _count_standing(self) -> None:
-        since = self.ticks - self._election_ticks
-        self._standing = [
-            (tick, group)
-            for tick, group in self._standing
-            if tick > since
-            and group.failed is None
-            and group.raft.role in (RaftRole.CANDIDATE, RaftRole.PRE_CANDIDATE)
-        ]
+            # It has its place in line, or had it and gets nowhere; or may not stand. Look again later.
+            self._timed_out(group)
+            left = max(1, self._election_ticks // 2)
+        self._lie_down(group, self.ticks)
+        group.due = self.ticks + left
+        self._due.setdefault(group.due, []).append(group)
 
     # --- a leader's business -----------------------------------------------------------------------
 
@@ -237,13 +187,27 @@ class Rest:
 
     def _is_awaited(self, group: Group, member: MemberId, active: bool) -> bool:
         """Whether heartbeats may bring a member's word: its host is there, and maybe it is, too."""
+        peer: Peer | None = group.routes.get(member)
+        if peer is not None and peer.session is not None:
+            given = peer.session.led.get(group.id)
+            if given is not None and given.member == member and given.progress is None:
+                self._count(group, given)
         if active and self._check_quorum:
             return True  # it answered within an election timeout or two
-        peer: Peer | None = group.routes.get(member)
         if peer is None or peer.session is None or not peer.session.is_open:
             return False
         # One that never says anything wakes its leader when it does: by a vote request, if by nothing else.
         return active or self.ticks - group.state_since < PATIENCE_TIMEOUTS * self._election_ticks
+
+    @staticmethod
+    def _count(group: Group, given: Follower) -> None:
+        """A word that came before its member was known to be at home on that host: is it by now?"""
+        progress = group.raft.progress.get(given.member)
+        if progress is not None and group.hosts.get(given.member) == given.session.host_id:
+            given.since = given.session.acked
+            given.progress = progress
+            progress.vouch = given
+            progress.recent_active = True
 
     def _tell(self, group: Group, follower: Follower) -> None:
         """The commit index, in a row that arrives or ends the session."""

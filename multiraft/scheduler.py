@@ -24,12 +24,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
+from multiraft.acquaintances import Acquaintances
 from multiraft.apply import Applier, Work
 from multiraft.beats import Beater
 from multiraft.budget import Budget
 from multiraft.catalog import Catalog
 from multiraft.config import HostConfig
 from multiraft.departures import Departures
+from multiraft.elections import Elections
 from multiraft.environment import Environment, Recalled
 from multiraft.errors import (
     CorruptRecord,
@@ -41,6 +43,7 @@ from multiraft.errors import (
 )
 from multiraft.events import Events, GroupStopped, HostFailed, LeaderChanged, MembersChanged
 from multiraft.express import Express
+from multiraft.forced import Forced
 from multiraft.group import Group
 from multiraft.installer import Installer
 from multiraft.intake import Intake
@@ -53,14 +56,17 @@ from multiraft.messages import (
     BeatAcks,
     Beats,
     ConfChange,
+    Disowned,
     Envelope,
     HardState,
     Hello,
+    HostMessage,
     JoinAnswer,
     JoinRequest,
     Lane,
     Message,
     MessageType,
+    OtherGeneration,
     ProposalRefused,
     Pulse,
     Removal,
@@ -69,9 +75,17 @@ from multiraft.messages import (
 )
 from multiraft.post import Post
 from multiraft.proposals import Waiter
+from multiraft.raft.confchange import restore as configuration_of
 from multiraft.raft.core import RaftRole
-from multiraft.raft.failures import ConfChangeRefused, PeerNotFound, RaftFailure, StepLocalMessage
+from multiraft.raft.failures import (
+    ConfChangeRefused,
+    EntriesLost,
+    PeerNotFound,
+    RaftFailure,
+    StepLocalMessage,
+)
 from multiraft.raft.ready import Ready
+from multiraft.recovery import Recovery
 from multiraft.rest import Rest
 from multiraft.snapshots import Snapshots
 from multiraft.staging import Staging
@@ -135,11 +149,19 @@ class Scheduler:
             call_soon=self._call_soon,
             mark_dirty=self.mark_dirty,
         )
+        self._acquaintances = Acquaintances(
+            self._post,
+            environment.hello.host_id,
+            record=self._record_meta,
+            again=self._step,
+            failed=self._group_failed,
+        )
         self._rest = Rest(
             config,
             mark_dirty=self.mark_dirty,
             beat=lambda group: self._beater.gather(group),
             queue=lambda session: self._liveness.queue(session),
+            timed_out=lambda group: self._elections.timed_out(group),
         )
         self._liveness = Liveness(
             config,
@@ -148,6 +170,7 @@ class Scheduler:
             self._post,
             self._rest,
             step=self._step_core,
+            admit=self._acquaintances.admit,
             mark_dirty=self.mark_dirty,
             call_soon=self._call_soon,
         )
@@ -158,6 +181,8 @@ class Scheduler:
             self.groups,
             self._post,
             step=self._step_core,
+            admit=self._acquaintances.admit,
+            foreign=self._acquaintances.foreign,
             mark_dirty=self.mark_dirty,
             wake=self._rest.wake,
             heard=self._liveness.heard,
@@ -204,6 +229,7 @@ class Scheduler:
             self._snapshots,
             self._post,
             self.events,
+            is_stranger=self._acquaintances.is_stranger,
             step=self._step_core,
             release=self._release,
             members_changed=self._members_changed,
@@ -215,6 +241,13 @@ class Scheduler:
         self._staging = Staging(config.election_ticks, config.tick_interval_s, mark_dirty=self.mark_dirty)
         self.staging_status = self._staging.status
         self._departures = Departures(config, self._post, self.events, record=self._record_meta)
+        self._elections = Elections(
+            config.election_ticks,
+            random=environment.random,
+            mark_dirty=self.mark_dirty,
+            wake=self._rest.wake,
+            receive=self.receive,
+        )
         self.catalog = Catalog(
             config,
             environment,
@@ -225,10 +258,19 @@ class Scheduler:
             snapshot_executor,
             apply_executor,
             self._writes.submit,
+            self._elections,
             linger=self._departures.linger,
         )
         self.stopped = self._liveness.check
-        self.stand_early = self._rest.stand_early
+        self.recovery = Recovery(
+            environment,
+            self.groups,
+            self.catalog,
+            self._post,
+            snapshot_executor,
+            apply_executor,
+            self._writes.submit,
+        )
         self.run_query = self._intake.run_query
         self._express = Express(
             self.groups,
@@ -237,6 +279,7 @@ class Scheduler:
             self._applier,
             step=self._step,
             step_core=self._step_core,
+            foreign=self._acquaintances.foreign,
             mark_dirty=self.mark_dirty,
             wake=self._rest.wake,
             heard=self._liveness.heard,
@@ -248,7 +291,7 @@ class Scheduler:
     # --- the pass ------------------------------------------------------------------------------
 
     def run_pass(self) -> bool:
-        """Do what there is to do, for at most about `max_pass_s`. True: there is more."""
+        """Do what there is to do: take in and put out for about `max_pass_s` each. True: there is more."""
         started = self._clock.now()
         deadline = started + self.config.max_pass_s
         while self._calls:
@@ -273,7 +316,9 @@ class Scheduler:
         self._behind = self._ticker.next_at <= started
         if self._late_reads and not self._behind:
             self._step_late_reads()
-        self._collect_dirty(deadline)
+        # A time of its own: were it what ticking and the inbox left over, a host that is behind
+        # would take in more than it finishes, pass after pass, and never get out of that.
+        self._collect_dirty(self._clock.now() + self.config.max_pass_s)
         self._flush()
         self._histogram.add(self._clock.now() - started)
         # Whatever woke the scheduler during the pass is either done or in what this looks at.
@@ -426,6 +471,7 @@ class Scheduler:
             group.proposals.put_down()
         self._tell_leader(group)
         self._staging.watch(group)
+        self._elections.leader_changed(group)
         # Raft dropped the reads of the old leadership; ask the new leader, if there is one.
         group.reads.ask_again(float("inf"))
         if group.raft.leader:
@@ -447,6 +493,7 @@ class Scheduler:
 
     def _tick(self, now: float) -> None:
         self._rest.tick()
+        self._elections.tick()
         self._liveness.tick()
         self._intake.tick(now)
         if self._snapshots.busy:
@@ -454,6 +501,7 @@ class Scheduler:
         self._ticks += 1
         self._departures.tick()
         self._staging.tick()
+        self._acquaintances.tick()
         if self._ticks % (10 * self.config.election_ticks) == 0:
             self._post.sweep()
             self.events.refresh()
@@ -473,11 +521,6 @@ class Scheduler:
             if group is not None and group.failed is None and group.applied > group.snapshot_index:
                 self._snapshots.want(group, None)
 
-    def peer_up(self, peer: Hello, lane: Lane) -> None:
-        """Our stream to `peer` is open."""
-        self._liveness.peer_up(peer, lane)
-        self._post.peer_up(peer, lane)
-
     def peer_down(self, address: str, lane: Lane, reason: str) -> None:
         """Our stream to `address` is not open."""
         self._liveness.peer_down(address, lane)
@@ -493,6 +536,13 @@ class Scheduler:
         self._received_frames += 1
         self._inbox_messages += weight
         self.wake()
+
+    def peer_up(self, peer: Hello, lane: Lane) -> None:
+        """Our stream to another host is open (again)."""
+        self._liveness.peer_up(peer, lane)
+        self._post.peer_up(peer, lane)
+        if lane is Lane.LIVENESS:
+            self._call_soon(lambda: self._elections.reached(peer.address))
 
     @property
     def has_room(self) -> bool:
@@ -515,7 +565,7 @@ class Scheduler:
                     self._beater.hear(peer, message.rows)
                     continue
                 if type(message) is BeatAcks:
-                    self._beater.hear_acks(message.rows)
+                    self._beater.hear_acks(peer, message.rows)
                     continue
                 if type(message) is Pulse:
                     self._liveness.hear(peer, message)
@@ -529,8 +579,14 @@ class Scheduler:
                 group = groups.get(group_id)
                 if group is None or group.failed is not None or generation != group.generation:
                     self._post.refuse_stray(peer, group_id, generation, message)
+                    if group is None:
+                        self._elections.stray(peer, group_id, generation, message)
+                    elif generation != group.generation:
+                        self._hear_foreign(peer, group, generation, message)
                 elif type(message) is Message:
                     self._step(peer, group, message)
+                elif type(message) is Disowned:
+                    self._acquaintances.disowned(peer, group, message)
                 elif type(message) is Removal:
                     if message.to == group.member_id:
                         self._departures.removed(group)
@@ -541,11 +597,21 @@ class Scheduler:
             if self._clock.now() > deadline:
                 break
 
+    def _hear_foreign(self, peer: Hello, group: Group, generation: int, message: HostMessage) -> None:
+        if type(message) is Message:
+            self._acquaintances.foreign(peer, group, generation, message)
+        elif type(message) is OtherGeneration:
+            self._acquaintances.told_foreign(peer, group, generation, message)
+
     def _step(self, peer: Hello, group: Group, message: Message) -> None:
         if message.to != group.member_id:
             # For another member of this group, that was here before. Who does not know may be out itself,
             # and a learner that is waits for its leader for ever.
             self._post.tell_if_removed(group, message.sender, peer)
+            return
+        if group.hosts.get(message.sender) != peer.host_id and not self._acquaintances.admit(
+            peer, group, message
+        ):
             return
         if message.sender not in group.routes and self._post.learn(group, message.sender, peer) is None:
             return
@@ -596,7 +662,10 @@ class Scheduler:
 
     def _step_failed(self, group: Group, error: MultiraftError) -> None:
         """What a core would not take."""
-        if isinstance(error, RaftFailure):
+        if isinstance(error, EntriesLost):
+            # Of a log that tears are cut off and damage stops, this is left: it is another log.
+            self._group_failed(group, self._acquaintances.forgotten(group, str(error)))
+        elif isinstance(error, RaftFailure):
             self._group_failed(group, GroupFailed(f"group {group.id}: {error}"))
         elif not isinstance(error, (PeerNotFound, StepLocalMessage)):
             raise error
@@ -634,7 +703,11 @@ class Scheduler:
                 self._liveness.check(group)  # one that is out of its group leads it no more
             if not group.raft.joint:
                 proposals.completed()
-            if group.member_id not in group.raft.progress:
+            if any(run.last == group.meta.forced_at for run in work.configured):
+                group.raft.campaign()  # alone since that entry, so there is nothing to wait for
+                self.mark_dirty(group)
+            # What the log had before a new generation began may even remove this member: forced.py.
+            if group.member_id not in group.raft.progress and work.last >= group.meta.forced_at:
                 self._departures.removed(group)
 
     def _applied_run(self, group: Group, run: Run, results: Sequence[object]) -> None:
@@ -669,6 +742,12 @@ class Scheduler:
         """
         raft = group.raft
         change = ConfChange.decode(run.payloads[0])
+        forced = Forced.of(change)
+        if forced is not None:
+            membership = forced.after(group.membership, run.last)
+            raft.install(configuration_of(membership.conf_state()))
+            self._members_changed(group, membership, complete=True)
+            return None
         before = set(raft.progress)
         led = raft.role is RaftRole.LEADER
         try:
@@ -707,8 +786,16 @@ class Scheduler:
         """Take a snapshot of the group as soon as may be."""
         self._snapshots.want(group, waiter)
 
-    def _record_meta(self, group: Group, meta: GroupMeta) -> None:
+    def adopt_generation(self, group: Group, generation: int) -> None:
+        """A blank member, which knows nothing of its group yet, is to be of this generation."""
+        group.meta = attrs.evolve(group.meta, generation=generation)
+        group.generation = generation
+        self._call_soon(lambda: self._record_meta(group, group.meta) if group.failed is None else None)
+
+    def _record_meta(self, group: Group, meta: GroupMeta, done: Callable[[], None] | None = None) -> None:
         self._writes.batch.meta(group.id, meta.encode())
+        if done is not None:
+            self._writes.calls.append(done)
 
     def _compact(self, group: Group, snapshot: Snapshot, index: int) -> None:
         """The snapshot's file is durable: record it, and only then let older files go."""

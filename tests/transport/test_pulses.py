@@ -40,4 +40,4 @@ def test_a_pulse_arrives_as_it_was_sent(pulse: Pulse) -> None:
 )
 def test_what_is_no_pulse_is_refused(row: list[object]) -> None:
     with pytest.raises(WireError):
-        decode(cbor2.dumps([[40, *row]]))
+        decode(cbor2.dumps([[42, *row]]))
