@@ -140,6 +140,7 @@ class Scheduler:
             self.groups,
             self._post,
             environment.hello.epoch,
+            environment.hello.address,
             mark_dirty=self.mark_dirty,
             call_soon=self._call_soon,
         )
