@@ -43,6 +43,10 @@ class MembershipCalls(ABC):
     member_id: MemberId
 
     @abstractmethod
+    def check_running(self) -> None:
+        """Raises: Why the group stopped here."""
+
+    @abstractmethod
     async def _propose_change(self, change: Change) -> None:
         """Have `change` carried out."""
 
@@ -107,6 +111,7 @@ class MembershipCalls(ABC):
             raise ConfigError("expected", f"{expected!r} is not a version")
         if len(steps) > STEPS_MAX:
             raise MembershipRejected(f"{len(steps)} members in one change; allowed are {STEPS_MAX}")
+        self.check_running()  # one that left long ago is told so
         try:
             await self._propose_change(Change(tuple(steps), expected))
         except MemberRemoved:
