@@ -57,7 +57,7 @@ async def agreed_leader(groups: Sequence[Group]) -> int:
 
 
 async def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, trio.fail_after(20):
+    with tempfile.TemporaryDirectory() as folder, trio.fail_after(60):
 
         def config(name: str) -> HostConfig:
             return HostConfig(
@@ -85,8 +85,7 @@ async def main() -> None:
                 [Member(2, "http://" + b.address.removeprefix("http://")), three, one],
             ]
             groups = [
-                await host.create_group(7, members=order)
-                for host, order in zip(hosts, orders, strict=True)
+                await host.create_group(7, members=order) for host, order in zip(hosts, orders, strict=True)
             ]
             assert [group.member_id for group in groups] == [1, 2, 3]
 
@@ -120,13 +119,14 @@ async def main() -> None:
             # Leadership, level-triggered.
             seen: list[int | None] = []
 
-            async def listen(task_status: trio.TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+            async def listen() -> None:
                 async for member in groups[0].leadership():
                     seen.append(member.id if member else None)
-                    task_status.started()
 
             async with trio.open_nursery() as nursery:
-                await nursery.start(listen)
+                nursery.start_soon(listen)
+                while not seen:
+                    await trio.sleep(0)
                 assert seen == [leader_id]
                 target = leader_id % 3 + 1
                 await leader.transfer_leadership(target)

@@ -10,7 +10,6 @@ from multiraft import (
     Entry,
     Group,
     GroupExists,
-    GroupNotFound,
     Host,
     HostConfig,
     Member,
@@ -67,15 +66,11 @@ async def main() -> None:
         async with AsyncExitStack() as stack:
             hosts: list[Host] = []
             for name in "abcde":
-                config = HostConfig(
-                    data_dir=f"{folder}/{name}", listen="127.0.0.1:0", tick_interval_s=0.02
-                )
+                config = HostConfig(data_dir=f"{folder}/{name}", listen="127.0.0.1:0", tick_interval_s=0.02)
                 hosts.append(
-                    await stack.enter_async_context(
-                        open_host(config, machines=lambda group_id: Words())
-                    )
+                    await stack.enter_async_context(open_host(config, machines=lambda group_id: Words()))
                 )
-            with trio.fail_after(25):
+            with trio.fail_after(60):
                 await scenario(hosts)
     print("ok")
 
@@ -108,15 +103,16 @@ async def scenario(hosts: list[Host]) -> None:
     try:
         with trio.fail_after(3):
             await e.join_group(10, via=a.address)
-    except GroupNotFound as error:
-        assert "10" in str(error)
+    except MembershipRejected as error:
+        assert "10" in error.reason
+        assert a.address in error.reason
     else:
         raise AssertionError("joined a group that nobody has")
     assert 10 not in e.groups
 
     # Promote and demote, from any member.
-    assert "voter" in (await rejected(lambda: first.promote_member(second.member_id))).lower()
-    assert "learner" in (await rejected(lambda: first.demote_member(learner.member_id))).lower()
+    assert "voter" in await rejected(lambda: first.promote_member(second.member_id))
+    assert "voter" in await rejected(lambda: first.demote_member(learner.member_id))
     await first.promote_member(learner.member_id)
     await until(lambda: roles(third)[learner.member_id] is Role.VOTER)
     await learner.demote_member(learner.member_id)

@@ -45,7 +45,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, trio.fail_after(25):
+    with tempfile.TemporaryDirectory() as folder, trio.fail_after(60):
 
         def config(name: str) -> HostConfig:
             return HostConfig(
@@ -66,6 +66,8 @@ async def main() -> None:
             ):
                 members = [Member(i + 1, host.address) for i, host in enumerate((a, b, c))]
                 groups = [await host.create_group(11, members=members) for host in (a, b, c)]
+                for group in groups:
+                    await group.wait_leader()
                 assert await groups[0].propose(b"hello") == "hello"
                 taken = await groups[0].snapshot()
                 assert taken.index > 0

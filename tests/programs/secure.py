@@ -132,7 +132,7 @@ def get(url: str) -> tuple[int, str]:
 
 
 async def main() -> None:
-    with tempfile.TemporaryDirectory() as name, trio.fail_after(25):
+    with tempfile.TemporaryDirectory() as name, trio.fail_after(60):
         folder = Path(name)
         toml(folder)
         ours, strangers = trustme.CA(), trustme.CA()

@@ -27,12 +27,10 @@ class Sum(StateMachine):
 
 
 async def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, trio.fail_after(20):
+    with tempfile.TemporaryDirectory() as folder, trio.fail_after(60):
 
         def config(name: str) -> HostConfig:
-            return HostConfig(
-                data_dir=f"{folder}/{name}", listen="127.0.0.1:0", tick_interval_s=0.02
-            )
+            return HostConfig(data_dir=f"{folder}/{name}", listen="127.0.0.1:0", tick_interval_s=0.02)
 
         async with (
             open_host(config("a"), machines=lambda group_id: Sum()) as a,

@@ -24,12 +24,10 @@ class Nothing(StateMachine):
 
 
 async def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, trio.fail_after(20):
+    with tempfile.TemporaryDirectory() as folder, trio.fail_after(60):
 
         def config(name: str) -> HostConfig:
-            return HostConfig(
-                data_dir=f"{folder}/{name}", listen="127.0.0.1:0", tick_interval_s=0.02
-            )
+            return HostConfig(data_dir=f"{folder}/{name}", listen="127.0.0.1:0", tick_interval_s=0.02)
 
         async with open_host(config("a"), machines=lambda group_id: Nothing()) as a:
             seen: list[object] = []
@@ -42,8 +40,7 @@ async def main() -> None:
 
             async def wait_for(word: str, group_id: int | None = None) -> None:
                 while not any(
-                    word in repr(event).lower()
-                    and (group_id is None or str(group_id) in repr(event))
+                    word in repr(event).lower() and (group_id is None or str(group_id) in repr(event))
                     for event in seen
                 ):
                     await trio.sleep(0.01)

@@ -49,11 +49,11 @@ class Total(StateMachine):
         self.store = store
         self.id = group_id
         row = store.db.execute("SELECT applied, total FROM sums WHERE id=?", (group_id,)).fetchone()
-        self.applied, self.total = row or (0, 0)
-        self.start = self.applied
+        self.applied: int = row[0] if row else 0
+        self.total: int = row[1] if row else 0
 
     @property
-    def applied_index(self) -> int:
+    def applied_index(self) -> int:  # type: ignore[override]  # read, never set
         return self.applied
 
     def apply(self, entries: Sequence[Entry]) -> list[object]:
@@ -64,9 +64,7 @@ class Total(StateMachine):
             self.applied = entry.index
             self.total += int(entry.data)
             results.append(self.total)
-        self.store.db.execute(
-            "REPLACE INTO sums VALUES (?, ?, ?)", (self.id, self.applied, self.total)
-        )
+        self.store.db.execute("REPLACE INTO sums VALUES (?, ?, ?)", (self.id, self.applied, self.total))
         return results
 
     def query(self, request: object) -> object:
@@ -77,16 +75,14 @@ class Total(StateMachine):
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         self.applied, self.total = map(int, b"".join(chunks).split())
-        self.store.db.execute(
-            "REPLACE INTO sums VALUES (?, ?, ?)", (self.id, self.applied, self.total)
-        )
+        self.store.db.execute("REPLACE INTO sums VALUES (?, ?, ?)", (self.id, self.applied, self.total))
 
     def sync(self) -> None:
         pass
 
 
 async def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, trio.fail_after(30):
+    with tempfile.TemporaryDirectory() as folder, trio.fail_after(60):
 
         def config(name: str, listen: str = "127.0.0.1:0") -> HostConfig:
             return HostConfig(data_dir=f"{folder}/{name}", listen=listen, tick_interval_s=0.05)
