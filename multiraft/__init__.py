@@ -1,11 +1,11 @@
 """multiraft: thousands of Raft groups in one process, on one scheduler, one transport, one log."""
 
+from multiraft.admin.serve import open_host as open_host
 from multiraft.config import HostConfig as HostConfig
 from multiraft.config import TlsConfig as TlsConfig
 from multiraft.config import load_config as load_config
 from multiraft.engine import Host as Host
 from multiraft.engine import HostStatistics as HostStatistics
-from multiraft.engine import open_host as open_host
 from multiraft.errors import AddressInUse as AddressInUse
 from multiraft.errors import ClusterMismatch as ClusterMismatch
 from multiraft.errors import ConfigError as ConfigError

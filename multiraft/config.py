@@ -22,6 +22,12 @@ CLUSTER_ID_CHARS_MAX = 255
 # A name of labels, as the resolver takes it, or an IPv6 address with an optional zone.
 _HOST = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?|\[[0-9a-fA-F:.]+(%[\w.-]+)?\]")
 
+TOKEN_CHARS_MIN, TOKEN_CHARS_MAX = 16, 4096
+"""Short enough for a header, and too long to be guessed."""
+
+# What may stand behind "Bearer" (RFC 6750 §2.1).
+_TOKEN = re.compile(rf"(?=.{{{TOKEN_CHARS_MIN},{TOKEN_CHARS_MAX}}}\Z)[A-Za-z0-9._~+/-]+=*")
+
 Check = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 
@@ -90,6 +96,17 @@ def _cluster_id(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise ConfigError(attribute.name, f"must be a string of 1 to {CLUSTER_ID_CHARS_MAX} characters")
 
 
+def _token(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is None:
+        return
+    # Never the value itself: error messages end up in logs.
+    if not isinstance(value, str) or _TOKEN.fullmatch(value) is None:
+        raise ConfigError(
+            attribute.name,
+            f"must have {TOKEN_CHARS_MIN} to {TOKEN_CHARS_MAX} characters out of A-Z a-z 0-9 - . _ ~ + / =",
+        )
+
+
 def _path(value: str | os.PathLike[str]) -> str:
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else value
     if not isinstance(path, str) or not path:
@@ -124,7 +141,7 @@ def _recovery_mode(value: Any) -> Any:
 
 @attrs.frozen(kw_only=True)
 class TlsConfig:
-    """Paths of PEM files for mutual TLS between hosts."""
+    """Paths of PEM files for mutual TLS: between hosts (`tls`), or with their clients (`http_tls`)."""
 
     cert: str = attrs.field(validator=_not_empty)
     key: str = attrs.field(validator=_not_empty)
@@ -210,6 +227,15 @@ class HostConfig:
     tls: TlsConfig | None = attrs.field(default=None, validator=attrs.validators.optional(_kind(TlsConfig)))
     """Mutual TLS between hosts. Default: cleartext, for networks that may be trusted."""
 
+    admin_token: str | None = attrs.field(default=None, validator=_token, repr=False)
+    """What clients of the admin API send as `Authorization: Bearer …`; from 16 characters. Default: none."""
+    admin_token_file: str | None = attrs.field(default=None, validator=attrs.validators.optional(_not_empty))
+    """A file with that token alone, read when the host opens; instead of `admin_token`. Default: none."""
+    http_tls: TlsConfig | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_kind(TlsConfig))
+    )
+    """Mutual TLS on `http`: only who has a certificate of its `ca` gets in. Default: cleartext."""
+
     def __attrs_post_init__(self) -> None:
         if self.heartbeat_ticks >= self.election_ticks:
             raise ConfigError(
@@ -222,6 +248,30 @@ class HostConfig:
             raise ConfigError("read_mode", "lease reads need check_quorum")
         if self.max_log_bytes < 4 * self.segment_bytes:
             raise ConfigError("max_log_bytes", "must be at least four segments (segment_bytes)")
+        if self.admin_token is not None and self.admin_token_file is not None:
+            raise ConfigError("admin_token_file", "cannot be given together with admin_token")
+
+
+def read_token(path: str | os.PathLike[str], field: str = "admin_token_file") -> str:
+    """The token in the file at `path`, without the white space around it. Blocks on the disk.
+
+    Raises:
+        ConfigError: The file cannot be read, or what it holds is no token. Names `field`, and the file.
+    """
+    try:
+        with open(path, "rb") as file:
+            token = file.read(TOKEN_CHARS_MAX + 1024).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise ConfigError(field, f"cannot read {os.fspath(path)}: {error.strerror}") from None
+    except ValueError as error:  # a NUL in the path
+        raise ConfigError(field, f"cannot read {path!r}: {error}") from None
+    if _TOKEN.fullmatch(token) is None:
+        raise ConfigError(
+            field,
+            f"{os.fspath(path)} must hold one token of {TOKEN_CHARS_MIN} to {TOKEN_CHARS_MAX} characters "
+            "out of A-Z a-z 0-9 - . _ ~ + / =",
+        )
+    return token
 
 
 def load_config(path: str | os.PathLike[str]) -> HostConfig:
@@ -248,7 +298,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def config_from(values: dict[str, Any]) -> HostConfig:
-    """Make a `HostConfig` from plain values; `tls` is a table of its own.
+    """Make a `HostConfig` from plain values; `tls` and `http_tls` are tables of their own.
 
     Raises:
         ConfigError: A field is unknown, missing or wrong.
@@ -260,13 +310,20 @@ def config_from(values: dict[str, Any]) -> HostConfig:
     for name, field in known.items():
         if field.default is attrs.NOTHING and name not in values:
             raise ConfigError(name, "is required")
-    tls = values.get("tls")
-    if isinstance(tls, dict):
-        for name in tls:
-            if name not in {"cert", "key", "ca"}:
-                raise ConfigError(f"tls.{name}", "no such field")
-        for name in ("cert", "key", "ca"):
-            if name not in tls:
-                raise ConfigError(f"tls.{name}", "is required")
-        values = {**values, "tls": TlsConfig(**tls)}
-    return HostConfig(**values)
+    tables: dict[str, Any] = {
+        name: _tls_from(name, values[name]) for name in ("tls", "http_tls") if name in values
+    }
+    return HostConfig(**{**values, **tables})
+
+
+def _tls_from(field: str, table: Any) -> Any:
+    """What is no table is left to the check of the field itself."""
+    if not isinstance(table, dict):
+        return table
+    for name in table:
+        if name not in {"cert", "key", "ca"}:
+            raise ConfigError(f"{field}.{name}", "no such field")
+    for name in ("cert", "key", "ca"):
+        if name not in table:
+            raise ConfigError(f"{field}.{name}", "is required")
+    return TlsConfig(**table)

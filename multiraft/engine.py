@@ -127,6 +127,9 @@ class _Receiver:
 class Host:
     """One open host. Made by `open_host`; all of its methods belong in the trio thread."""
 
+    http_address: str | None = None
+    """`host:port` of what is served on `HostConfig.http`, with the real port. None: nothing is."""
+
     def __init__(
         self,
         config: HostConfig,
@@ -402,6 +405,8 @@ async def open_host(
     config: HostConfig, machines: MachineFactory, *, files: Files | None = None
 ) -> AsyncIterator[Host]:
     """Open a host: restart every group found in its data folder, and serve its peers.
+
+    `config.http` is left to others: `multiraft.open_host` is this and the admin API.
 
     Closing waits up to `drain_s` for pending work; what is left fails with `HostClosed`.
     Exceptions leave bare, never in an ExceptionGroup. While a host is open the process has a

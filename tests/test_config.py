@@ -46,6 +46,14 @@ def test_what_is_no_address_is_named(text: str) -> None:
         ("listen", None),
         ("advertise", "x"),
         ("http", 80),
+        ("admin_token", ""),
+        ("admin_token", "x" * 15),
+        ("admin_token", "x" * 4097),
+        ("admin_token", "a token with spaces in it"),
+        ("admin_token", "ein-schlüssel-mit-umlaut"),
+        ("admin_token", b"0123456789abcdef"),
+        ("admin_token_file", ""),
+        ("http_tls", "certs"),
         ("cluster_id", ""),
         ("tick_interval_s", 0),
         ("tick_interval_s", "fast"),
@@ -91,13 +99,15 @@ def test_a_file_is_read_with_the_same_names(tmp_path: Path) -> None:
     path = tmp_path / "host.toml"
     path.write_text(
         'data_dir = "d"\nlisten = "http://127.0.0.1:1"\nread_mode = "lease"\nelection_ticks = 5\n'
-        '[tls]\ncert = "c"\nkey = "k"\nca = "a"\n'
+        '[tls]\ncert = "c"\nkey = "k"\nca = "a"\n[http_tls]\ncert = "c"\nkey = "k"\nca = "b"\n'
     )
     config = load_config(path)
     assert config.read_mode is ReadMode.LEASE
     assert config.election_ticks == 5
     assert config.tls is not None
     assert config.tls.ca == "a"
+    assert config.http_tls is not None
+    assert config.http_tls.ca == "b"
 
 
 @pytest.mark.parametrize(
@@ -107,6 +117,7 @@ def test_a_file_is_read_with_the_same_names(tmp_path: Path) -> None:
         ('data_dir = "d"\nlisten = "127.0.0.1:1"\nlisen = 1', "lisen"),
         ('data_dir = "d"\nlisten = "127.0.0.1:1"\n[tls]\ncert = "c"', "tls.key"),
         ('data_dir = "d"\nlisten = "127.0.0.1:1"\n[tls]\ncrt = "c"', "tls.crt"),
+        ('data_dir = "d"\nlisten = "127.0.0.1:1"\n[http_tls]\ncert = "c"', "http_tls.key"),
         ("data_dir = ", "config"),
     ],
 )
@@ -116,6 +127,17 @@ def test_a_wrong_file_is_refused_by_its_field(tmp_path: Path, text: str, field: 
     with pytest.raises(ConfigError) as caught:
         load_config(path)
     assert caught.value.field == field
+
+
+def test_an_admin_token_is_not_shown_and_not_given_twice() -> None:
+    token = "0123456789-._~+/=="
+    assert token not in repr(HostConfig(**GOOD, admin_token=token))
+    with pytest.raises(ConfigError) as caught:
+        HostConfig(**GOOD, admin_token=f"{token} x")
+    assert token not in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        HostConfig(**GOOD, admin_token=token, admin_token_file="token")
+    assert caught.value.field == "admin_token_file"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Sequence
 from typing import Final, Never, cast
 
 import attrs
@@ -70,46 +71,53 @@ class _Context(ssl.SSLContext):
         return made
 
 
-def load_tls(config: TlsConfig) -> Tls:
+def load_tls(config: TlsConfig, field: str = "tls", protocols: Sequence[str] = ("h2",)) -> Tls:
     """Read the files and make the contexts. Blocks on the disk.
+
+    Args:
+        config: The files.
+        field: What the configuration calls them. Default: `tls`.
+        protocols: What may be spoken (ALPN), best first. Default: HTTP/2 alone, as between hosts.
 
     Raises:
         ConfigError: A file cannot be used; names `tls.cert`, `tls.key` or `tls.ca`, and the file.
     """
-    _check_certificates("tls.cert", config.cert)
-    _check_certificates("tls.ca", config.ca)
-    _check_readable("tls.key", config.key)
-    client = _make_context(ssl.PROTOCOL_TLS_CLIENT, config)
+    _check_certificates(f"{field}.cert", config.cert)
+    _check_certificates(f"{field}.ca", config.ca)
+    _check_readable(f"{field}.key", config.key)
+    client = _make_context(ssl.PROTOCOL_TLS_CLIENT, config, field, protocols)
     client.hostname_checks_common_name = False
-    server = _make_context(ssl.PROTOCOL_TLS_SERVER, config)
+    server = _make_context(ssl.PROTOCOL_TLS_SERVER, config, field, protocols)
     server.verify_mode = ssl.CERT_REQUIRED
     # A resumed session would be let in without a second look at its certificate.
     server.num_tickets = 0
     return Tls(client, server)
 
 
-def _make_context(protocol: int, config: TlsConfig) -> ssl.SSLContext:
+def _make_context(protocol: int, config: TlsConfig, field: str, protocols: Sequence[str]) -> ssl.SSLContext:
     context = _Context(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols(list(protocols))
     context.load_verify_locations(cafile=config.ca)
     try:
         context.load_cert_chain(config.cert, config.key, password=_refuse_passphrase)
     except _Encrypted:
-        raise ConfigError("tls.key", f"{config.key} is encrypted; a host has no passphrase for it") from None
+        raise ConfigError(
+            f"{field}.key", f"{config.key} is encrypted; a host has no passphrase for it"
+        ) from None
     except ssl.SSLError as error:
-        raise _chain_error(config, error) from None
+        raise _chain_error(config, field, error) from None
     return context
 
 
-def _chain_error(config: TlsConfig, error: ssl.SSLError) -> ConfigError:
+def _chain_error(config: TlsConfig, field: str, error: ssl.SSLError) -> ConfigError:
     reason = error.reason or ""
     if reason == "KEY_VALUES_MISMATCH":
-        return ConfigError("tls.key", f"{config.key} is not the key of the certificate in {config.cert}")
+        return ConfigError(f"{field}.key", f"{config.key} is not the key of the certificate in {config.cert}")
     if reason.endswith(("KEY_TOO_SMALL", "MD_TOO_WEAK")):
-        return ConfigError("tls.cert", f"{config.cert} is too weak: {_detail(error)}")
-    return ConfigError("tls.key", f"{config.key} has no private key in PEM form ({_detail(error)})")
+        return ConfigError(f"{field}.cert", f"{config.cert} is too weak: {_detail(error)}")
+    return ConfigError(f"{field}.key", f"{config.key} has no private key in PEM form ({_detail(error)})")
 
 
 class _Encrypted(Exception):

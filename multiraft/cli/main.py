@@ -29,6 +29,14 @@ COMMANDS = {
     "status": ("multiraft.cli.status:status", "Show how a host is doing."),
     "groups": ("multiraft.cli.status:groups", "List the groups of a host."),
     "group": ("multiraft.cli.status:group", "Show one group as a host sees it."),
+    "members": ("multiraft.cli.members:command", "Show and change the members of a group."),
+    "create": ("multiraft.cli.manage:create", "Make a group on a host."),
+    "join": ("multiraft.cli.manage:join", "Make a host a member of a group that others carry."),
+    "leave": ("multiraft.cli.manage:leave", "Remove a host's own member from a group."),
+    "remove": ("multiraft.cli.manage:remove", "Delete what a host has of a group."),
+    "transfer": ("multiraft.cli.manage:transfer", "Hand the leadership of a group to a member."),
+    "step-down": ("multiraft.cli.manage:step_down", "Have a host give up the leadership of a group."),
+    "snapshot": ("multiraft.cli.manage:snapshot", "Take a snapshot of a group."),
     "wal": ("multiraft.cli.wal:command", "Look into the log of a host that is not running."),
 }
 """Name, where the command is, help. Its module is imported only when it runs."""

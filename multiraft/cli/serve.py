@@ -32,13 +32,15 @@ ORPHAN_PATIENCE_S = 10.0
 @click.option("--peers", metavar="HOST:PORT,...", help="All hosts of the cluster, the same list on each.")
 @click.option("--groups", type=int, help=f"Groups that share the keys.  [default: {DEFAULT_GROUPS}]")
 @click.option("--sample", type=click.Path(dir_okay=False), help="A file of keys to cut the ranges by.")
+@click.option("--join", is_flag=True, default=None, help="Make no groups: this host is to join others'.")
 @click.option("--cluster-id", help="Hosts with another one are refused.")
 @settings_option
 @click.option("--watch-stdin", is_flag=True, hidden=True, help="Stop when standard input ends.")
 def command(path: str | None, watch_stdin: bool, **options: Any) -> None:
     """Run a host of the sharded key-value store, until SIGTERM or Ctrl-C.
 
-    Every host is given the same --peers, --groups and --sample.
+    Every host is given the same --peers, --groups and --sample. One that comes later gets --join
+    instead of --peers, and then joins the groups one by one with `multiraft join`.
     """
     given = sorted(
         f"--{name.replace('_', '-')}" for name, value in options.items() if value not in (None, {})
@@ -57,18 +59,21 @@ def command(path: str | None, watch_stdin: bool, **options: Any) -> None:
 
 
 async def _serve(wanted: ServeConfig) -> None:
-    await serve_kv(wanted.host, members=members_of(wanted.peers), ranges=wanted.ranges)
+    await serve_kv(wanted.host, members=members_of(wanted.peers), ranges=wanted.ranges, join=wanted.join)
 
 
 def _from_options(options: Mapping[str, Any]) -> ServeConfig:
     for name in ("listen", "http", "data_dir"):
         if options[name] is None:
             raise click.UsageError(f"--{name.replace('_', '-')} is required (or --config)")
+    if options["join"] and options["peers"] is not None:
+        raise click.UsageError("--join cannot be combined with --peers: no groups are made here")
     fields = {name: options[name] for name in ("listen", "advertise", "http", "data_dir", "cluster_id")}
     config = config_from({**{k: v for k, v in fields.items() if v is not None}, **options["settings"]})
     return ServeConfig(
         host=config,
         peers=_with_own(config, options["peers"]),
+        join=bool(options["join"]),
         ranges=ranges_for(
             DEFAULT_GROUPS if options["groups"] is None else options["groups"], sample=options["sample"]
         ),

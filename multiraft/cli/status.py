@@ -6,18 +6,17 @@ from typing import Any
 
 import click
 
-from multiraft.cli.admin import fetch_group, fetch_status, host_option, json_option
+from multiraft.cli.admin import Api, asks_host
 from multiraft.cli.output import print_facts, print_json, print_table
 
 COLUMNS = ("group", "role", "leader", "term", "commit", "applied", "log", "members", "state")
 
 
 @click.command("status")
-@host_option
-@json_option
-def status(address: str, as_json: bool) -> None:
+@asks_host
+def status(api: Api, as_json: bool) -> None:
     """Show how a host is doing: its groups in numbers, its log, its links."""
-    body = fetch_status(address)
+    body = api.status()
     if as_json:
         print_json(body)
         return
@@ -45,30 +44,64 @@ def status(address: str, as_json: bool) -> None:
 
 
 @click.command("groups")
-@host_option
-@json_option
-def groups(address: str, as_json: bool) -> None:
+@asks_host
+def groups(api: Api, as_json: bool) -> None:
     """List the groups of a host."""
-    rows = fetch_status(address)["groups"]
+    rows = api.groups()
     if as_json:
         print_json({"groups": rows})
     else:
-        print_table(f"{len(rows)} groups on {address}", COLUMNS, map(_group_row, rows))
+        print_table(f"{len(rows)} groups on {api.place}", COLUMNS, map(_group_row, rows))
 
 
 @click.command("group")
 @click.argument("group_id", metavar="ID", type=click.IntRange(1))
-@host_option
-@json_option
-def group(group_id: int, address: str, as_json: bool) -> None:
-    """Show one group as a host sees it."""
-    row = fetch_group(address, group_id)
+@asks_host
+def group(group_id: int, api: Api, as_json: bool) -> None:
+    """Show one group as a host sees it, with its members."""
+    found = api.group(group_id)
     if as_json:
-        print_json(row)
+        print_json(found)
     else:
-        print_facts(
-            f"group {group_id} on {address}", dict(zip(COLUMNS[1:], _group_row(row)[1:], strict=True))
-        )
+        print_group(found, api.place)
+
+
+def print_group(found: dict[str, Any], place: str) -> None:
+    """All of a group, for people."""
+    row = {**found, "members": len(found["members"])}
+    facts = dict(zip(COLUMNS[1:], _group_row(row)[1:], strict=True))
+    print_facts(f"group {found['id']} on {place}", {"own member": found["member_id"], **facts})
+    print_members(found)
+
+
+def print_members(found: dict[str, Any]) -> None:
+    """The members of a group, and how far the leader knows them to be, if this is it."""
+    leader = found.get("leader") or {"id": None}
+    progress = found.get("progress") or {}
+    print_table(
+        f"members, version {found['version']}" + _removed(found["removed"]),
+        ("id", "address", "role", "", *(("on disk", "state") if progress else ())),
+        [
+            (
+                member["id"],
+                member["address"],
+                member["role"],
+                "leader" if member["id"] == leader["id"] else "",
+                *(_progress(progress.get(str(member["id"]))) if progress else ()),
+            )
+            for member in found["members"]
+        ],
+    )
+
+
+def _progress(known: dict[str, Any] | None) -> tuple[object, ...]:
+    if known is None:
+        return "", ""
+    return f"to {known['match']}", known["state"] if known["active"] else f"{known['state']}, not heard from"
+
+
+def _removed(ids: list[int]) -> str:
+    return f"; removed: {', '.join(map(str, ids))}" if ids else ""
 
 
 def _group_row(row: dict[str, Any]) -> tuple[object, ...]:
@@ -88,8 +121,7 @@ def _group_row(row: dict[str, Any]) -> tuple[object, ...]:
 
 def _link_row(link: dict[str, Any]) -> tuple[object, ...]:
     state = "up" if link["up"] else f"down: {link['reason'] or 'not opened yet'}"
-    lane = str(link["lane"]).lower()
-    return link["address"], lane, state, f"{link['frames']:,}", _mib(link["bytes"]), link["dropped"]
+    return link["address"], link["lane"], state, f"{link['frames']:,}", _mib(link["bytes"]), link["dropped"]
 
 
 def _mib(size: int) -> str:

@@ -49,11 +49,14 @@ class ServeConfig:
             on every host. Default: this host alone.
         ranges: How keys are divided over groups; the same on every host.
             Default: 16 groups that divide the space of bytes evenly.
+        join: Make no groups here: this host is not among the first ones, and joins theirs one by
+            one over the admin API. Default: make those that are missing.
     """
 
     host: HostConfig
     peers: tuple[str, ...] = ()
     ranges: Ranges = attrs.field(factory=lambda: Ranges.even(DEFAULT_GROUPS))
+    join: bool = False
 
 
 def load_serve_config(path: str | os.PathLike[str]) -> ServeConfig:
@@ -67,12 +70,18 @@ def load_serve_config(path: str | os.PathLike[str]) -> ServeConfig:
     if not isinstance(table, dict):
         raise ConfigError("kv", "must be a table")
     for name in table:
-        if name not in {"groups", "peers", "boundaries", "sample"}:
+        if name not in {"groups", "peers", "boundaries", "sample", "join"}:
             raise ConfigError(f"kv.{name}", "no such field")
+    join = table.get("join", False)
+    if not isinstance(join, bool):
+        raise ConfigError("kv.join", f"{join!r} is neither true nor false")
+    if join and "peers" in table:
+        raise ConfigError("kv.peers", "cannot be given together with join: no groups are made here")
     return ServeConfig(
         host=config_from(values),
         peers=tuple(_strings(table, "peers") or ()),
         ranges=_ranges_from(table, os.path.dirname(os.path.abspath(path))),
+        join=join,
     )
 
 

@@ -5,8 +5,8 @@
     DELETE /kv/<key>                      204, whether or not there was such a key
     GET    /kv?start=&end=&limit=         rows in key order, `next` to go on with; ?consistency= too
     POST   /kv                            many writes, each with its own outcome
-    GET    /admin/status?after=&limit=    the host's statistics and its groups, page by page
 
+The admin API (multiraft.admin) is served beside it.
 Keys are percent-encoded bytes; slashes need no encoding. Answers other than values are JSON, or
 CBOR where a client asks for it (`Accept: application/cbor`). What was not done says why: answers.py.
 """
@@ -20,12 +20,12 @@ from typing import Any, Final, cast
 
 import trio
 from quart import Response, request
-from quart_trio import QuartTrio
-from quart_trio.wrappers import TrioRequest
-from quart_trio.wrappers.request import TrioBody
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
+from multiraft.admin import app as admin
+from multiraft.admin.guard import Guard
+from multiraft.admin.web import HttpApp
 from multiraft.engine import Host
 from multiraft.errors import MultiraftError
 from multiraft.group import Group
@@ -50,7 +50,6 @@ from multiraft.kv.requests import (
     read_range_end,
     wants_stale,
 )
-from multiraft.kv.status import host_status
 from multiraft.types import GroupId
 
 POST_BYTES_MAX: Final = 4 << 20
@@ -73,79 +72,29 @@ class KeyConverter(BaseConverter):
     part_isolating = False
 
 
-class WholeBody(TrioBody):
-    """A request's body; of one that is too long nothing is kept, but it is read to its end.
-
-    Quart would answer at once. To an answer ahead of the body's end httpx and others react by
-    going on, and hypercorn 0.18 then ends the connection: the client would never see the 413.
-    """
-
-    def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
-        super().__init__(expected_content_length, None)
-        self._max_bytes = max_content_length
-        self._bytes = 0
-
-    def append(self, data: bytes) -> None:
-        self._bytes += len(data)
-        if self.too_long:
-            self.clear()
-        else:
-            super().append(data)
-
-    @property
-    def too_long(self) -> bool:
-        return self._max_bytes is not None and self._bytes > self._max_bytes
-
-
-class KvRequest(TrioRequest):
-    body_class = WholeBody
-
-
-class KvApp(QuartTrio):
-    """Quart that knows when it has answered everything."""
-
-    request_class = KvRequest
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self._under_way = 0
-        self._idle = trio.lowlevel.ParkingLot()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self._under_way += 1
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._under_way -= 1
-            if self._under_way == 0:
-                self._idle.unpark_all()
-
-    async def wait_idle(self) -> None:
-        """Return when no request is under way."""
-        while self._under_way:
-            await self._idle.park()
-
-
 def make_app(
     host: Host,
     ranges: Ranges,
+    guard: Guard,
     *,
     not_ready: Callable[[], str | None] = lambda: None,
     request_timeout_s: float = REQUEST_TIMEOUT_S,
-) -> KvApp:
-    """The app that serves the store.
+) -> HttpApp:
+    """The app that serves the store, and the admin API.
 
     Args:
         host: An open host, with `SqliteMachines`.
         ranges: Which group has which keys; its groups are the host's.
+        guard: Who may use the admin API.
         not_ready: Says why keys cannot be served yet; None: they can.
         request_timeout_s: A write without an outcome by then is answered 503, `timeout`.
             Default: 30 s.
     """
-    app = KvApp("multiraft.kv")
-    app.config["MAX_CONTENT_LENGTH"] = max(POST_BYTES_MAX, host.config.max_proposal_bytes)
-    app.config["BODY_TIMEOUT"] = request_timeout_s
-    app.config["RESPONSE_TIMEOUT"] = None
+    app = HttpApp(
+        "multiraft.kv",
+        body_bytes_max=max(POST_BYTES_MAX, host.config.max_proposal_bytes),
+        body_timeout_s=request_timeout_s,
+    )
     app.url_map.merge_slashes = False
     app.url_map.converters["key"] = KeyConverter
     store = _Store(host, ranges, not_ready, request_timeout_s)
@@ -155,10 +104,9 @@ def make_app(
         ("/kv/<key:_>", "DELETE", store.delete),
         ("/kv", "GET", store.scan),
         ("/kv", "POST", store.write_many),
-        ("/admin/status", "GET", store.status),
     ):
         app.add_url_rule(rule, f"{method} {rule}", _answering(handler), methods=[method])
-    app.before_request(_take_body)
+    admin.install(app, host, guard)
     app.register_error_handler(HTTPException, cast("Any", _http_error))
     return app
 
@@ -280,15 +228,6 @@ class _Store:
             return error.failure
         return Failure(400, "bad_request", result.reason, "no") if isinstance(result, Refused) else None
 
-    # --- the host ----------------------------------------------------------------------------
-
-    async def status(self) -> Answer:
-        arguments = read_arguments(request.query_string, "after", "limit")
-        after = read_count(arguments, "after", default=0, maximum=(1 << 63) - 1)
-        limit = read_count(arguments, "limit", default=1000, maximum=10_000)
-        body = host_status(self.host, after=after, limit=limit)
-        return Response(Format(JSON).dumps(body), content_type=JSON)
-
     # --- helpers -----------------------------------------------------------------------------
 
     def _group(self, key: bytes) -> Group:
@@ -337,6 +276,8 @@ def _failed(failure: Failure) -> Answer:
 
 async def _http_error(error: HTTPException) -> Answer:
     """What Quart refuses by itself: an unknown path, a wrong method, a body that is too long."""
+    if admin.is_admin_path(request.path):
+        return await admin.http_error(error)
     status = error.code or 500
     code = {404: "no_such_path", 405: "method_not_allowed", 413: "too_large"}.get(status, "http_error")
     answer = _failed(Failure(status, code, error.description or error.name, "no"))
@@ -360,13 +301,6 @@ def _proposals(places: Sequence[int], writes: Sequence[Write], limit: int) -> It
         size += weight
     if part:
         yield part
-
-
-async def _take_body() -> None:
-    """Before every request, those that will be refused included: see `WholeBody`."""
-    await request.get_data()
-    if cast("WholeBody", request.body).too_long:
-        raise RequestEntityTooLarge(f"the body has more than {request.max_content_length} bytes")
 
 
 async def _body() -> bytes:

@@ -16,22 +16,20 @@ import attrs
 import structlog
 import trio
 
-from multiraft.config import HostConfig, normalize_address
+from multiraft.admin.guard import OPEN_ADDRESS
+from multiraft.admin.serve import Door, open_door, serving
+from multiraft.config import HostConfig
 from multiraft.engine import Host, open_host
-from multiraft.errors import AddressInUse, ConfigError, HostClosed, MultiraftError
+from multiraft.errors import ConfigError, HostClosed, MembershipRejected, MultiraftError
 from multiraft.kv.commands import GetClaim, encode_claim
 from multiraft.kv.config import DEFAULT_GROUPS
 from multiraft.kv.http import make_app
 from multiraft.kv.machine import SqliteMachines
 from multiraft.kv.ranges import FIRST_GROUP, Ranges
-from multiraft.transport.asgi import HttpServer
-from multiraft.types import Member
+from multiraft.types import GroupId, Member
 
 FILE_NAME = "kv.sqlite3"
-CONNECTIONS_MAX = 4096
 CLAIM_RETRY_S = 1.0
-DRAIN_S = 5.0
-"""How long closing waits for requests that are under way."""
 log = structlog.get_logger("multiraft.kv")
 
 
@@ -50,6 +48,7 @@ async def serve_kv(
     groups: int = DEFAULT_GROUPS,
     members: Sequence[Member] = (),
     ranges: Ranges | None = None,
+    join: bool = False,
     task_status: trio.TaskStatus[Served] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then stop cleanly.
@@ -63,13 +62,14 @@ async def serve_kv(
         members: Members of every group, the same on every host; `members_of` makes them from
             addresses. Default: this host alone.
         ranges: How keys are divided, the same on every host.
+        join: Make no groups here: this host joins those of others. Default: make what is missing.
         task_status: Started with `Served` when the HTTP API is up.
 
     Raises:
         As `open_kv`.
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_kv(config, groups=groups, members=members, ranges=ranges) as served:
+        async with open_kv(config, groups=groups, members=members, ranges=ranges, join=join) as served:
             log.info("serving", http=served.http, hosts=served.host.address)
             task_status.started(served)
             async for number in signals:
@@ -84,6 +84,7 @@ async def open_kv(
     groups: int = DEFAULT_GROUPS,
     members: Sequence[Member] = (),
     ranges: Ranges | None = None,
+    join: bool = False,
 ) -> AsyncIterator[Served]:
     """A host of the store that serves as long as the block runs. Arguments as for `serve_kv`.
 
@@ -97,55 +98,56 @@ async def open_kv(
         raise ConfigError("http", "is required: the store is served there")
     division = Ranges.even(groups) if ranges is None else ranges
     machines = SqliteMachines(os.path.join(config.data_dir, FILE_NAME))
-    listeners = await _listen(config.http)
     try:
-        # open_host lets exceptions out bare, those of the nursery below included.
-        async with open_host(config, machines) as host:
-            await _create_missing(host, division, members)
-            async with _serving(host, division, listeners) as served:
+        # open_host lets exceptions out bare, those of the nurseries below included.
+        async with open_door(config) as door, open_host(config, machines) as host:
+            _check_division(host, division)
+            if not join:
+                await _create_missing(host, division, members)
+            async with _serving(host, division, door) as served:
                 yield served
     finally:
-        for listener in listeners:
-            listener.socket.close()
         machines.close()
 
 
 @asynccontextmanager
-async def _serving(host: Host, ranges: Ranges, listeners: list[trio.SocketListener]) -> AsyncIterator[Served]:
+async def _serving(host: Host, ranges: Ranges, door: Door) -> AsyncIterator[Served]:
     claim = _Claim(host, ranges)
-    app = make_app(host, ranges, not_ready=claim.not_ready)
-    server = HttpServer(app, listeners, max_connections=CONNECTIONS_MAX)
-    name, port = listeners[0].socket.getsockname()[:2]
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.serve)
+    app = make_app(host, ranges, door.guard, not_ready=claim.not_ready)
+    if door.guard.closed:
+        log.warning("the admin API is closed", http=door.address, reason=OPEN_ADDRESS)
+    async with serving(host, app, door), trio.open_nursery() as nursery:
         nursery.start_soon(claim.check)
-        yield Served(host, f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
-        with trio.move_on_after(DRAIN_S):
-            await server.let_go()
-            await app.wait_idle()
+        yield Served(host, door.address)
         nursery.cancel_scope.cancel()
 
 
-async def _listen(address: str) -> list[trio.SocketListener]:
-    """Raises: AddressInUse."""
-    name, _, port = normalize_address(address, "http").rpartition(":")
-    try:
-        return await trio.open_tcp_listeners(int(port), host=name.strip("[]"))
-    except OSError as error:
-        raise AddressInUse(f"http: cannot listen on {address}: {error}") from error
+def _check_division(host: Host, ranges: Ranges) -> None:
+    """Before anything is made: a division that is known to be wrong must not make groups."""
+    first = host.groups.get(FIRST_GROUP)
+    standing = None if first is None or first.status().failed else first.stale_query(GetClaim())
+    if standing not in {None, ranges.fingerprint()}:
+        raise _other_division()
 
 
 async def _create_missing(host: Host, ranges: Ranges, members: Sequence[Member]) -> None:
-    if FIRST_GROUP in host.groups:
-        # Before anything is made: a division that is known to be wrong must not make groups.
-        standing = host.group(FIRST_GROUP).stale_query(GetClaim())
-        if standing not in {None, ranges.fingerprint()}:
-            raise _other_division()
     everyone = list(members) or [Member(1, host.address)]
     missing = [group for group in ranges.groups if group not in host.groups]
     if missing:
         log.info("creating groups", count=len(missing))
-        await host.create_groups(dict.fromkeys(missing, everyone))
+        try:
+            await host.create_groups(dict.fromkeys(missing, everyone))
+        except MembershipRejected:  # of one of them, before any was made
+            await _create_what_is_ours(host, missing, everyone)
+
+
+async def _create_what_is_ours(host: Host, missing: Sequence[GroupId], everyone: Sequence[Member]) -> None:
+    """Leave out the groups that this host's member was taken out of: it can only join those again."""
+    for group in missing:
+        try:
+            await host.create_group(group, everyone)
+        except MembershipRejected as error:
+            log.warning("a group is not carried here any more", group=group, reason=str(error))
 
 
 class _Claim:
@@ -159,15 +161,20 @@ class _Claim:
     def not_ready(self) -> str | None:
         if self._confirmed:
             return None
+        if FIRST_GROUP not in self._host.groups:
+            return f"group {FIRST_GROUP} is not on this host, which has to join it first (multiraft join)"
         return "the cluster has not confirmed yet how keys are divided; it needs a quorum for that"
 
     async def check(self) -> None:
         """Raises: ConfigError when the cluster divides them in another way."""
-        group = self._host.group(FIRST_GROUP)
-        standing = group.stale_query(GetClaim())
+        standing: object = None
         while standing is None:
             try:
-                standing = await group.propose(encode_claim(self._mine))
+                # It may not be here just now: its member can be moved like that of any group.
+                group = self._host.group(FIRST_GROUP)
+                standing = group.stale_query(GetClaim())
+                if standing is None:
+                    standing = await group.propose(encode_claim(self._mine))
             except HostClosed:
                 return
             except MultiraftError as error:

@@ -34,6 +34,10 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Result:
         (["demo", "--payload", "0"], ["--payload"]),
         (["demo", "--hosts", "2", "--kill-leader"], ["three hosts"]),
         (["serve", "--http", "127.0.0.1:1", "--data-dir", "x"], ["--listen"]),
+        (
+            ["serve", "--listen", "a:1", "--http", "a:2", "--data-dir", "x", "--join", "--peers", "a:1"],
+            ["--join", "--peers"],
+        ),
         (["serve", "--config", "x", "--listen", "127.0.0.1:1"], ["--config", "--listen"]),
         (["serve", "--config", "/nonexistent.toml"], ["/nonexistent.toml"]),
         (["serve", "--listen", "here", "--http", "127.0.0.1:1", "--data-dir", "x"], ["listen", "'here'"]),

@@ -32,6 +32,11 @@ def test_a_file_without_the_table_has_the_defaults(tmp_path: Path) -> None:
     assert (loaded.peers, loaded.ranges) == ((), Ranges.even(16))
 
 
+def test_a_host_that_joins_says_so(tmp_path: Path) -> None:
+    assert load_serve_config(written(tmp_path, "[kv]\njoin = true\ngroups = 4")).join
+    assert not load_serve_config(written(tmp_path, "[kv]\ngroups = 4")).join
+
+
 def test_boundaries_are_percent_encoded_keys(tmp_path: Path) -> None:
     loaded = load_serve_config(written(tmp_path, '[kv]\nboundaries = ["a%2Fb", "ü", "%FF"]\npeers = ["h:1"]'))
     assert loaded.ranges == Ranges([b"a/b", "ü".encode(), b"\xff"])
@@ -61,6 +66,8 @@ def test_boundaries_can_be_sampled_from_a_file_of_keys(tmp_path: Path) -> None:
         ("[kv]\nsample = 1", "kv.sample"),
         ('[kv]\nsample = "missing"', "sample"),
         ('[kv]\npeers = "a:1"', "kv.peers"),
+        ('[kv]\njoin = true\npeers = ["a:1"]', "kv.peers"),
+        ("[kv]\njoin = 1", "kv.join"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, table: str, field: str) -> None:

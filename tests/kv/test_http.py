@@ -95,7 +95,6 @@ async def test_wrong_requests_are_told_what_is_wrong(tmp_path: Path) -> None:
             ("GET", "/kv?limit=x"): "limit: must be",
             ("GET", "/kv?limit=-1"): "limit: must be",
             ("GET", "/kv?start=%"): "start:",
-            ("GET", "/admin/status?limit=1e9"): "limit: must be",
         }
         for (method, path), expected in wrong.items():
             answer = await client.request(method, client.base_url.copy_with(raw_path=path.encode()))

@@ -67,6 +67,32 @@ async def test_a_host_that_is_no_member_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_one_more_host_joins_the_groups_of_the_first(tmp_path: Path) -> None:
+    """It makes none of its own, says what it waits for, and finds its groups again after a restart."""
+    listen = free_addresses(1)[0]
+    async with open_one(tmp_path / "a") as (first, client):
+        await wait_ready(client)
+        await client.put("/kv/a", content=b"1")
+        for joined in (False, True):
+            settings = config(tmp_path / "b", listen=listen)
+            async with (
+                open_kv(settings, ranges=Ranges([b"g", b"p"]), join=True) as second,
+                httpx.AsyncClient(base_url=f"http://{second.http}", trust_env=False) as other,
+            ):
+                if not joined:
+                    assert not second.host.groups
+                    answer = await other.get("/kv/a")
+                    assert (answer.status_code, answer.json()["error"]) == (503, "starting")
+                    assert "multiraft join" in answer.json()["reason"]
+                    for group in (1, 2, 3):
+                        body = {"via": first.host.address}
+                        answer = await other.post(f"/admin/groups/{group}/join", json=body)
+                        assert answer.status_code == 200, answer.text
+                await wait_ready(other)
+                assert (await other.get("/kv/a")).content == b"1"
+
+
+@pytest.mark.slow
 async def test_other_boundaries_than_the_first_time_are_refused(tmp_path: Path) -> None:
     """Keys would be looked for in groups that do not have them. The error comes bare."""
     listen = free_addresses(1)[0]

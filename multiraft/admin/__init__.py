@@ -1,0 +1,1 @@
+"""The admin API: everything that programs can do with a host, over HTTP."""
