@@ -125,7 +125,6 @@ def _checked(member: Member) -> Member:
         raise ConfigError("member", f"{member!r} is not a Member")
     if not isinstance(member.role, Role):
         raise ConfigError("member", f"{member.role!r} is not a Role")
-    # Programs that are not type-checked may say None.
     id_ = member.id or random.SystemRandom().randrange(1, MEMBER_ID_MAX + 1)
     return attrs.evolve(member, id=_checked_id(id_), address=dialable(member.address, "member"))
 

@@ -101,7 +101,7 @@ async def for_all_keys(call: Callable[[str, int], Awaitable[None]], value: int) 
 def leaders(host: Host) -> str:
     """Who leads how many groups, as this host sees it."""
     counted = Counter(group.leader.id if group.leader else 0 for group in host.groups.values())
-    return ", ".join(f"member {id}: {count}" for id, count in sorted(counted.items()))
+    return ", ".join(f"member {member}: {count}" for member, count in sorted(counted.items()))
 
 
 async def main() -> None:
@@ -115,7 +115,7 @@ async def main() -> None:
                 hosts.append(server.host)
 
             # The same members for every group here; each group may have its own.
-            members = [Member(id, server.address) for id, server in enumerate(servers, start=1)]
+            members = [Member(number, server.address) for number, server in enumerate(servers, start=1)]
             for host in hosts:
                 await host.create_groups(dict.fromkeys(range(1, PARTITIONS + 1), members))
             for group in hosts[0].groups.values():

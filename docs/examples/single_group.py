@@ -68,7 +68,7 @@ async def main() -> None:
             hosts.append(await stack.enter_async_context(opening))
 
         # Every host is given the same list, and finds itself in it by its address.
-        members = [Member(id, host.address) for id, host in enumerate(hosts, start=1)]
+        members = [Member(number, host.address) for number, host in enumerate(hosts, start=1)]
         groups: list[Group] = [await host.create_group(1, members=members) for host in hosts]
         first, second, third = groups
         print("leader:", name(await first.wait_leader()))

@@ -1,7 +1,7 @@
 """One host, one group of one member: propose, query, status, snapshot, restart, remove."""
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import trio
@@ -130,7 +130,8 @@ async def main() -> None:
                 assert isinstance(error, MultiraftError)
             else:
                 raise AssertionError("the same group twice")
-            for missing in (lambda: host.group(9), lambda: host.groups[9]):
+            missing_calls: list[Callable[[], object]] = [lambda: host.group(9), lambda: host.groups[9]]
+            for missing in missing_calls:
                 try:
                     missing()
                 except (GroupNotFound, KeyError) as error:

@@ -3,7 +3,7 @@
 import errno
 import socket
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from multiraft import (
     open_host,
 )
 
-NAMES = """NoLeader NotLeader ProposalDropped ProposalTooLarge StateMachineFailed OutcomeUnknown
+NAMES = """
+NoLeader NotLeader ProposalDropped ProposalTooLarge StateMachineFailed OutcomeUnknown
 GroupNotFound GroupExists NotMember MemberRemoved MembershipRejected HostClosed DataDirInUse
 ClusterMismatch StorageFull StorageFailed CorruptRecord SnapshotInvalid ConfigError""".split()
 
@@ -207,7 +208,12 @@ async def proposing(folder: str) -> None:
                 assert "ZeroDivisionError" in chain or "bad entry" in chain, chain
             else:
                 raise AssertionError("apply failed and nobody said so")
-        for call in (group.read_barrier, lambda: group.query("x"), lambda: group.propose(b"x")):
+        calls: list[Callable[[], Awaitable[object]]] = [
+            group.read_barrier,
+            lambda: group.query("x"),
+            lambda: group.propose(b"x"),
+        ]
+        for call in calls:
             try:
                 await call()
             except StateMachineFailed:
@@ -246,7 +252,7 @@ async def clusters(folder: str) -> None:
         # Nobody there: the caller's timeout, or an error that names the address.
         with socket.socket() as silent:
             silent.bind(("127.0.0.1", 0))
-            address = "127.0.0.1:%d" % silent.getsockname()[1]
+            address = f"127.0.0.1:{silent.getsockname()[1]}"
             try:
                 with trio.fail_after(1):
                     await mine.join_group(1, via=address)

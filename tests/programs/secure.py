@@ -189,11 +189,9 @@ async def main() -> None:
             # For people and programs.
             assert a.http_address is not None
             url = "http://" + a.http_address.removeprefix("http://")
-            status, text = await trio.to_thread.run_sync(get, url + "/metrics")
+            status, text = await trio.to_thread.run_sync(get, url + "/admin/groups/1/members")
             assert status == 200
-            assert "multiraft" in text
-            status, text = await trio.to_thread.run_sync(get, url + "/")
-            assert status == 200
+            assert b.address in text
             status, text = await trio.to_thread.run_sync(get, url + "/admin/nothing")
             assert status == 404
             for command in (["status"], ["groups"], ["group", "1"]):

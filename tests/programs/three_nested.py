@@ -51,8 +51,8 @@ async def agreed_leader(groups: Sequence[Group]) -> int:
     """Wait until all of the groups name the same leader; return its member id."""
     while True:
         leaders = {group.leader.id if group.leader else None for group in groups}
-        if len(leaders) == 1 and None not in leaders:
-            return leaders.pop()
+        if len(leaders) == 1 and (leader := leaders.pop()) is not None:
+            return leader
         await trio.sleep(0.01)
 
 
@@ -126,7 +126,7 @@ async def main() -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(listen)
                 while not seen:
-                    await trio.sleep(0)
+                    await trio.lowlevel.checkpoint()
                 assert seen == [leader_id]
                 target = leader_id % 3 + 1
                 await leader.transfer_leadership(target)

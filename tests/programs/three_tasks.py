@@ -1,7 +1,7 @@
 """Three hosts, each in a task of its own: one stops and starts again, then the quorum is lost."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import trio
 
@@ -146,12 +146,13 @@ async def main() -> None:
             lonely = groups[1]
             await until(lambda: lonely.leader is None)
             started = trio.current_time()
-            for call in (
+            calls: list[Callable[[], Awaitable[object]]] = [
                 lambda: lonely.propose(b"nobody"),
                 lambda: lonely.query(None),
                 lonely.read_barrier,
                 lambda: lonely.add_member(Member(9, "127.0.0.1:1")),
-            ):
+            ]
+            for call in calls:
                 try:
                     await call()
                 except NoLeader:
