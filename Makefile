@@ -5,15 +5,18 @@
 #   make test     every test                                                   (ARGS="-m 'not slow'")
 #   make check    style, types, and who may import whom
 #   make bench    the load tester                                              (ARGS="--mode read --json")
+#   make figures  every benchmark, its figures kept in bench/results             (ARGS="--quick")
+#   make plots    the plots and tables of bench/README.md, from those figures
 #   make clean    removes what was built, .venv included
 
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
+BENCH_STAMP := .venv/.installed-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench figures plots clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -31,6 +34,12 @@ check: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/multiraft bench $(ARGS)
 
+figures: $(BENCH_STAMP)
+	$(BIN)/python bench/figures.py $(ARGS)
+
+plots: $(BENCH_STAMP)
+	$(BIN)/python bench/plots.py
+
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -46,4 +55,9 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu it is in the package python3-venv." >&2; exit 1; }
 	@$(PIP) install -c constraints.txt setuptools
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[test]'
+	@touch $@
+
+# What only the benchmarks need: a plotting library, and the systems to compare with.
+$(BENCH_STAMP): $(STAMP)
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[test,bench]'
 	@touch $@

@@ -1,22 +1,25 @@
-"""What one proposal costs in the Raft core alone: three replicas, no disk, no network.
+"""What does one proposal cost in the Raft core alone: three replicas, no disk, no network?
+
+    python bench/bench_core_step.py [--proposals 20000] [--runs 5] [--record]
 
 One entry of 16 bytes is proposed on the leader and applied by all three members. Counted is all
 CPU time: steps, Readys, acknowledgements, and around them the making of the proposal and three
-logs in memory, which `around` measures alone. `serial` waits for each proposal before the next;
-`pipelined` proposes ahead, so that commit indexes travel with appends.
-
-    python -m bench.bench_core_step [--proposals 20000] [--runs 5]
+logs in memory, which `around` measures alone: so much of the others is not the cores'. `serial`
+waits for each proposal before the next; `pipelined` proposes ahead, so that commit indexes
+travel with appends.
 """
 
 from __future__ import annotations
 
-import argparse
-import platform
 import random
-import statistics
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from bench.measure import Bench, Figures, Row, arguments
 from multiraft.messages import ConfState, Message, Run, Snapshot
 from multiraft.raft.core import CoreConfig, Raft
 from multiraft.raft.memory import MemoryLog
@@ -150,34 +153,28 @@ def around(proposals: int) -> float:
     return (time.process_time_ns() - start) / proposals / 1000
 
 
-def measure(question: Callable[[Cluster, int], None], proposals: int, runs: int) -> list[float]:
-    """CPU microseconds per proposal, one figure a run, after a warm-up."""
-    figures: list[float] = []
-    for run in range(runs + 1):
-        cluster = Cluster()
-        before = cluster.cores[1].applied
-        start = time.process_time_ns()
-        question(cluster, proposals)
-        spent = time.process_time_ns() - start
-        assert all(core.applied == before + proposals for core in cluster.cores.values())
-        if run:
-            figures.append(spent / proposals / 1000)
-    return figures
+def measure(question: Callable[[Cluster, int], None], proposals: int) -> Figures:
+    """CPU microseconds per proposal."""
+    cluster = Cluster()
+    before = cluster.cores[1].applied
+    start = time.process_time_ns()
+    question(cluster, proposals)
+    spent = time.process_time_ns() - start
+    assert all(core.applied == before + proposals for core in cluster.cores.values())
+    return {"us": spent / proposals / 1000}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--proposals", type=int, default=20_000)
-    parser.add_argument("--runs", type=int, default=5)
+    parser = arguments(__doc__, runs=5)
+    parser.add_argument("--proposals", type=int, default=20_000, help="of each run; default: 20,000")
     options = parser.parse_args()
-    print(f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}")
-    print(f"    around: {around(options.proposals):6.1f} us of each figure below is not the cores'")
-    for question in (serial, pipelined):
-        figures = measure(question, options.proposals, options.runs)
-        print(
-            f"{question.__name__:>10}: {statistics.median(figures):6.1f} us per proposal on three cores "
-            f"(from {min(figures):.1f} to {max(figures):.1f} in {len(figures)} runs)"
-        )
+    proposals = options.proposals
+    rows: list[tuple[Row, Callable[[], Figures]]] = [
+        ({"proposals": "serial"}, partial(measure, serial, proposals)),
+        ({"proposals": "pipelined"}, partial(measure, pipelined, proposals)),
+        ({"proposals": "around"}, lambda: {"us": around(proposals)}),
+    ]
+    Bench("core_step", options).measure(rows)
 
 
 if __name__ == "__main__":

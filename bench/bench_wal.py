@@ -1,25 +1,24 @@
 """What the log costs: building records, group commit with fdatasync, and reading it all back.
 
-    python bench/bench_wal.py [--seconds 3] [--runs 3] [--folder DIR] [--json]
+    python bench/bench_wal.py [--seconds 2] [--runs 3] [--folder DIR] [--record]
 
-Nothing but the storage layer: no core, no network. Seeds are fixed; each figure is the median of
-the runs, with the lowest and the highest. The folder should be on a real disk.
+Nothing but the storage layer: no core, no network. Seeds are fixed.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import random
-import shutil
-import statistics
-import tempfile
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from bench.measure import Bench, Figures, arguments
+from multiraft.cli.scratch import scratch_folder
 from multiraft.errors import StorageFailed
 from multiraft.messages import ConfState, HardState, Run, Snapshot
 from multiraft.storage.files import OsFiles
@@ -69,7 +68,7 @@ class Rounds:
         return batch
 
 
-def cpu_per_record(seconds: float) -> dict[str, float]:
+def cpu_per_record(seconds: float) -> Figures:
     """Host-thread cost without a disk: µs to build a record, and to apply it when it is done."""
     held: list[tuple[object, list[object]]] = []
 
@@ -115,7 +114,7 @@ def cpu_per_record(seconds: float) -> dict[str, float]:
     return {"build_us_per_record": build / records * 1e6, "apply_us_per_record": apply / records * 1e6}
 
 
-def group_commit(folder: str, seconds: float, groups: int, entries: int, payload: int) -> dict[str, float]:
+def group_commit(folder: str, seconds: float, groups: int, entries: int, payload: int) -> Figures:
     calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
     data_dir = os.path.join(folder, DATA)
     store = opened(OsFiles(), data_dir, ThreadWriter.factory(calls.put))
@@ -154,7 +153,7 @@ def group_commit(folder: str, seconds: float, groups: int, entries: int, payload
     }
 
 
-def recovery(folder: str, mib: int, payload: int) -> dict[str, float]:
+def recovery(folder: str, mib: int, payload: int) -> Figures:
     """Write a log of `mib` MiB, then open it from the page cache."""
     data_dir = os.path.join(folder, DATA)
     store = opened(OsFiles(), data_dir, InlineWriter)
@@ -171,28 +170,17 @@ def recovery(folder: str, mib: int, payload: int) -> dict[str, float]:
     return {"mib_per_s": mib / took, "records_per_s": report.records / took}
 
 
-def repeated(
-    runs: int, measure: Callable[[str], dict[str, float]], folder: str | None
-) -> dict[str, list[float]]:
-    seen: list[dict[str, float]] = []
-    for _ in range(runs):
-        place = tempfile.mkdtemp(prefix="bench-wal-", dir=folder)
-        try:
-            seen.append(measure(place))
-        finally:
-            shutil.rmtree(place)
-    return {name: sorted(result[name] for result in seen) for name in seen[0]}
+def in_folder(measure: Callable[[str], Figures], folder: str | None) -> Figures:
+    with scratch_folder("wal", folder) as place:
+        return measure(place)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--folder", default=None, help="where to write; default: the temporary folder")
-    parser.add_argument("--json", action="store_true")
+    parser = arguments(__doc__, seconds=2)
+    parser.add_argument("--folder", default=None, help="where to write; default: somewhere on a disk")
     options = parser.parse_args()
     seconds = options.seconds
-    questions: dict[str, Callable[[str], dict[str, float]]] = {
+    questions: dict[str, Callable[[str], Figures]] = {
         "host thread, 1,000 groups a batch, 100 B": lambda _: cpu_per_record(seconds),
         "1 group, 1 entry of 16 B": lambda place: group_commit(place, seconds, 1, 1, 16),
         "100 groups, 1 entry of 100 B": lambda place: group_commit(place, seconds, 100, 1, 100),
@@ -201,16 +189,8 @@ def main() -> None:
         "recovery, 100 B": lambda place: recovery(place, 100, 100),
         "recovery, 10 kB": lambda place: recovery(place, 400, 10_000),
     }
-    results = {name: repeated(options.runs, measure, options.folder) for name, measure in questions.items()}
-    if options.json:
-        print(json.dumps({"machine": platform.platform(), "cores": os.cpu_count(), "results": results}))
-        return
-    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    for name, figures in results.items():
-        print(name)
-        for figure, values in figures.items():
-            middle = statistics.median(values)
-            print(f"  {figure:22} {middle:12,.2f}   ({values[0]:,.2f} to {values[-1]:,.2f})")
+    rows = [({"log": name}, partial(in_folder, each, options.folder)) for name, each in questions.items()]
+    Bench("wal", options).measure(rows)
 
 
 if __name__ == "__main__":

@@ -1,35 +1,36 @@
 """What do messages cost as bytes, and what does a link carry?
 
-    python -m bench.bench_wire [--seconds 2]
+    python bench/bench_wire.py [--seconds 1] [--runs 3] [--record]
 
-Three tables: the codec alone, per message; round trips over two lanes between two processes;
-and a flood of append frames one way. Loopback, cleartext. CPU is user and system time of both
-processes. Medians of five runs; the codec's figures are the best of seven.
+The codec alone, per message, the best of seven tries; round trips over two lanes between two
+processes; and a flood of append frames one way. Loopback, cleartext. CPU is user and system time
+of both processes.
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
-import os
-import platform
 import random
 import resource
-import statistics
+import sys
 import time
 import timeit
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import structlog
 import trio
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from bench.measure import Bench, Figures, Row, arguments, percentile
 from multiraft.interfaces import SnapshotOffer, SnapshotSink
 from multiraft.messages import Envelope, Hello, Lane, Message, MessageType, Run
 from multiraft.transport.http import HttpTransport, open_transport
 from multiraft.transport.wire import decode, encode
 
-RUNS = 5
+WARMUP_S = 0.3
 M = MessageType
 
 
@@ -102,10 +103,10 @@ def other_host(pipe: Connection) -> None:
 # --- the codec -----------------------------------------------------------------------------------
 
 
-def codec() -> None:
+def messages() -> dict[str, Message]:
     run = Run.of([b"x" * 16], first=101, term=5)
     hundred = Run.of([b"x" * 16] * 100, first=101, term=5)
-    cases = {
+    return {
         "APP_RESP": Message(M.APP_RESP, 1, 2, 5, 0, 12345, 12000),
         "COMMIT": Message(M.COMMIT, 1, 2, 5, commit=12345),
         "HEARTBEAT": Message(M.HEARTBEAT, 1, 2, 5, commit=12345, context=b"12345678"),
@@ -115,13 +116,15 @@ def codec() -> None:
         "APP, 1 x 16 B": Message(M.APP, 1, 2, 5, 5, 100, 99, [run]),
         "APP, 100 x 16 B": Message(M.APP, 1, 2, 5, 5, 100, 99, [hundred]),
     }
-    print(f"{'message, 100 to a frame':26}{'bytes':>8}{'encode us':>12}{'decode us':>12}")
-    for name, message in cases.items():
-        items: list[Envelope] = [(1000 + group, 1, message) for group in range(100)]
-        body = encode(items)
-        out = min(timeit.repeat(lambda items=items: encode(items), number=50, repeat=7)) / 50 / 100  # type: ignore[misc]  # bound early
-        into = min(timeit.repeat(lambda body=body: decode(body), number=50, repeat=7)) / 50 / 100  # type: ignore[misc]  # bound early
-        print(f"{name:26}{len(body) / 100:8.0f}{out * 1e6:12.2f}{into * 1e6:12.2f}")
+
+
+def codec(message: Message) -> Figures:
+    """A hundred of them to a frame; bytes and time of one."""
+    items: list[Envelope] = [(1000 + group, 1, message) for group in range(100)]
+    body = encode(items)
+    into = min(timeit.repeat(lambda: encode(items), number=50, repeat=7)) / 50 / 100
+    back = min(timeit.repeat(lambda: decode(body), number=50, repeat=7)) / 50 / 100
+    return {"bytes": len(body) / 100, "encode_us": into * 1e6, "decode_us": back * 1e6}
 
 
 # --- the link ------------------------------------------------------------------------------------
@@ -185,57 +188,77 @@ class Link:
         return time.perf_counter() - start, frames
 
 
-async def link_tables(link: Link, seconds: float) -> None:
-    # The other host dials back when it first hears of us, and until then drops its answers.
+async def answering(link: Link) -> None:
+    """Until the other host has dialed back, as it does when it first hears of us."""
     answered = False
     while not answered:
         await link.send(Lane.LIVENESS, [(1, 1, Message(M.HEARTBEAT, 1, 2, 5))])
         with trio.move_on_after(0.1):
             await link.answered()
             answered = True
-    await link.round_trips(0.3)
-    rows = [await link.round_trips(seconds / RUNS) for _ in range(RUNS)]
-    middle = sorted(r[len(r) // 2] * 1e6 for r in rows)
-    tail = sorted(r[int(len(r) * 0.99)] * 1e6 for r in rows)
-    print(f"\nround trip of a small frame, one at a time: p50 {middle[RUNS // 2]:.0f} us ", end="")
-    print(f"({middle[0]:.0f} to {middle[-1]:.0f}), p99 {tail[RUNS // 2]:.0f} us")
-    head = f"{'flood, one way':34}{'frames/s':>10}{'messages/s':>12}{'MB/s':>8}"
-    print(f"\n{head}{'CPU us/message':>16}")
-    for messages, payload, entries in ((1, 16, 1), (30, 16, 1), (300, 16, 1), (30, 16, 100), (4, 65536, 4)):
-        results = []
-        for _ in range(RUNS):
-            before = await link.cpu_s()
-            took, frames = await link.flood(seconds / RUNS, messages, payload, entries)
-            used = await link.cpu_s() - before
-            results.append((frames / took, used / (frames * messages) * 1e6))
-        rate = statistics.median(r[0] for r in results)
-        cost = statistics.median(r[1] for r in results)
-        size = rate * messages * payload * entries / 1e6
-        name = f"{messages} x APP of {entries} x {payload} B"
-        print(f"{name:34}{rate:10.0f}{rate * messages:12.0f}{size:8.1f}{cost:16.1f}")
+    await link.round_trips(WARMUP_S)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each line of a table")
-    seconds: float = parser.parse_args().seconds
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} CPUs\n")
-    codec()
+async def round_trips(link: Link, seconds: float) -> Figures:
+    took = await link.round_trips(seconds)
+    return {"p50_us": percentile(took, 0.5) * 1e6, "p99_us": percentile(took, 0.99) * 1e6}
+
+
+async def flood(link: Link, seconds: float, messages: int, payload: int, entries: int) -> Figures:
+    before = await link.cpu_s()
+    took, frames = await link.flood(seconds, messages, payload, entries)
+    used = await link.cpu_s() - before
+    rate = frames * messages / took
+    return {
+        "frames_per_second": frames / took,
+        "messages_per_second": rate,
+        "megabytes_per_second": rate * payload * entries / 1e6,
+        "cpu_us_per_message": used / (frames * messages) * 1e6,
+    }
+
+
+def over_link(question: Callable[[Link], Awaitable[Figures]]) -> Figures:
+    """Ask it of a fresh link to a fresh process."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=other_host, args=(theirs,), daemon=True)
     process.start()
     address: str = ours.recv()
 
-    async def run() -> None:
+    async def run() -> Figures:
         peer = Peer()
         async with open_host(1, peer) as transport:
             transport.connect(address)
-            await link_tables(Link(transport, peer, address, ours), seconds)
+            link = Link(transport, peer, address, ours)
+            await answering(link)
+            return await question(link)
 
-    trio.run(run)
+    figures: Figures = trio.run(run)
     ours.send(False)
     process.join()
+    return figures
+
+
+FLOODS = ((1, 16, 1), (30, 16, 1), (300, 16, 1), (30, 16, 100), (4, 65536, 4))
+"""Messages to a frame, bytes of an entry, entries to a message."""
+
+
+def main() -> None:
+    options = arguments(__doc__, seconds=1).parse_args()
+    seconds: float = options.seconds
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    bench = Bench("wire", options)
+    rows: list[tuple[Row, Callable[[], Figures]]] = [
+        ({"codec": name}, partial(codec, message)) for name, message in messages().items()
+    ]
+    bench.measure(rows)
+    rows = [
+        ({"link": "a small frame there and back"}, lambda: over_link(partial(round_trips, seconds=seconds)))
+    ]
+    for number, payload, entries in FLOODS:
+        question = partial(flood, seconds=seconds, messages=number, payload=payload, entries=entries)
+        row = {"link": f"one way, {number} x APP of {entries} x {payload} B"}
+        rows.append((row, partial(over_link, question)))
+    bench.measure(rows, warmup=False)
 
 
 if __name__ == "__main__":

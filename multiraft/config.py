@@ -200,6 +200,9 @@ class HostConfig:
     """The same in bytes of entries. Default: 16 MiB."""
     max_uncommitted_bytes: int = attrs.field(default=1 << 30, validator=_at_least(1024))
     """Payload of a group proposed and not yet applied; above it: `ProposalDropped`. Default: 1 GiB."""
+    max_host_uncommitted_bytes: int = attrs.field(default=1 << 31, validator=_at_least(1024))
+    """The same of all groups on this host together: what was proposed here and has no outcome yet, and
+    what other members proposed to the leaders here. Above it: `ProposalDropped`. Default: 2 GiB."""
     max_proposal_bytes: int = attrs.field(default=MIB, validator=_at_least(1))
     """Size of one proposal; above it: `ProposalTooLarge`. Default: 1 MiB."""
     max_queued_proposals: int = attrs.field(default=65536, validator=_at_least(1))
@@ -213,6 +216,10 @@ class HostConfig:
     """Entries kept below a snapshot for slow followers. Default: 1,000."""
     max_snapshot_files: int = attrs.field(default=5, validator=_at_least(0))
     """Snapshot files of a group kept beyond the current one. Default: 5."""
+    max_snapshots_sent: int = attrs.field(default=2, validator=_at_least(1))
+    """Snapshots sent to other hosts at a time; others wait their turn. Default: 2."""
+    max_snapshots_received: int = attrs.field(default=4, validator=_at_least(1))
+    """Snapshots received at a time; other senders are told to come later. Default: 4."""
 
     segment_bytes: int = attrs.field(default=64 * MIB, validator=_at_least(64 * 1024))
     """Size of a log segment. Default: 64 MiB. Minimum: 64 KiB."""

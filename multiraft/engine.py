@@ -582,7 +582,12 @@ async def _drain(config: HostConfig, scheduler: Scheduler, runner: _Runner) -> N
 def _bounds(config: HostConfig) -> Bounds:
     """A frame holds one message of the largest size, or many that are smaller."""
     frame = _largest_message(config) + FRAME_BYTES_MAX + FRAME_ROOM_BYTES
-    return attrs.evolve(Bounds(), max_frame_bytes=frame)
+    return attrs.evolve(
+        Bounds(),
+        max_frame_bytes=frame,
+        max_snapshots_out=config.max_snapshots_sent,
+        max_snapshots_in=config.max_snapshots_received,
+    )
 
 
 def _largest_message(config: HostConfig) -> int:

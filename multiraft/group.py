@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
 
+from multiraft.budget import GROUP_LIMIT_REASON, HOST_LIMIT_REASON, Budget
 from multiraft.changes import MembershipCalls
 from multiraft.errors import (
     HostClosed,
@@ -44,6 +45,8 @@ class GroupHost(Protocol):
     """What a group asks of the host that carries it."""
 
     config: HostConfig
+    budget: Budget
+    """What proposals of all groups may weigh together."""
     closing: bool
     """Nothing new is taken on."""
 
@@ -121,7 +124,7 @@ class Group(MembershipCalls):
         self.raft = raft
         self.log = log
         self.machine = machine
-        self.proposals = ProposalTable()
+        self.proposals = ProposalTable(host.budget)
         self.reads = ReadTable()
         self.routes: dict[MemberId, Any] = {}
         self.dirty = False
@@ -414,11 +417,17 @@ class Group(MembershipCalls):
     def _admit(self, data: Sequence[bytes]) -> None:
         self.check_running()
         limit = self.limit("max_proposal_bytes")
+        size = 0
         for each in data:
             if not isinstance(each, bytes):
                 raise TypeError(f"a proposal is bytes, not {type(each).__name__}")
             if len(each) > limit:
                 raise ProposalTooLarge(len(each), limit)
+            size += len(each)
+        if not self.host.budget.has_room(size):
+            raise ProposalDropped(HOST_LIMIT_REASON)
+        if not self.proposals.has_room(size, self.limit("max_uncommitted_bytes")):
+            raise ProposalDropped(GROUP_LIMIT_REASON)
         if len(self.proposals.payloads) + len(data) > self.host.config.max_queued_proposals:
             raise ProposalDropped("too many proposals are queued (max_queued_proposals)")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from multiraft.budget import HOST_LIMIT_REASON, Budget
 from multiraft.config import HostConfig
 from multiraft.errors import MembershipRejected, MultiraftError, NoLeader, NotLeader, ProposalDropped
 from multiraft.group import Group
@@ -33,6 +34,7 @@ class Intake:
         executor: Executor,
         post: Post,
         epoch: int,
+        budget: Budget,
         *,
         mark_dirty: Callable[[Group], None],
         wake: Callable[[], None],
@@ -41,6 +43,7 @@ class Intake:
         self._clock = clock
         self._executor = executor
         self._post = post
+        self._budget = budget
         self._mark_dirty = mark_dirty
         self._wake = wake
         # The epoch makes numbers of this start differ from those of any other start.
@@ -132,8 +135,7 @@ class Intake:
                 if not (leads and self.lead(group, run)):
                     raft.propose(run)
             except ProposalDropped as error:
-                for waiter in waiters:
-                    waiter.fail(error)
+                table.dropped(run, waiters, error)
                 continue
             self.proposed_runs += 1
             table.proposed(run, raft.term, waiters, tries)
@@ -270,10 +272,14 @@ class Intake:
             if isinstance(verdict, str):
                 self._post.refuse(group, message.sender, run.sequence, verdict)
                 return
+            if not self._budget.has_room(run.size):
+                self._post.refuse(group, message.sender, run.sequence, f"at the leader: {HOST_LIMIT_REASON}")
+                return
             try:
                 placed = run if run.kind else run.placed(raft.log.last_index + 1, raft.term)
                 if run.kind or not self.lead(group, placed):
                     raft.propose(run)
+                group.proposals.carry(run, raft.term)
             except ProposalDropped as error:
                 self._post.refuse(group, message.sender, run.sequence, error.reason)
 

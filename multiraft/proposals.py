@@ -30,6 +30,7 @@ from typing import Protocol
 
 import attrs
 
+from multiraft.budget import Budget
 from multiraft.errors import (
     MembershipRejected,
     MultiraftError,
@@ -86,20 +87,30 @@ class ProposalTable:
     """The proposals of one group on one host."""
 
     __slots__ = (
+        "_budget",
+        "_carried_term",
         "_completing",
         "_outstanding",
         "_taken",
         "_taken_term",
         "_withdrawn",
         "again",
+        "carried_bytes",
         "changes",
         "dead_term",
         "deadline",
+        "held_bytes",
         "payloads",
         "waiters",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget | None = None) -> None:
+        self._budget = Budget(0) if budget is None else budget
+        self.held_bytes = 0
+        """Payload of the group that was proposed here and has no outcome yet, queued or under way."""
+        self.carried_bytes = 0
+        """As leader: payload that other members had appended here and that is not applied here yet."""
+        self._carried_term: Term = 0
         self.payloads: list[bytes] = []
         """Queued: not yet handed to raft. Parallel to `waiters`."""
         self.waiters: list[Waiter] = []
@@ -135,6 +146,8 @@ class ProposalTable:
     def queue(self, payload: bytes, waiter: Waiter) -> None:
         self.payloads.append(payload)
         self.waiters.append(waiter)
+        self.held_bytes += len(payload)
+        self._budget.used += len(payload)
 
     def withdraw(self, waiter: Waiter) -> None:
         """Whoever waits gave up. What is still queued for it is never proposed.
@@ -158,7 +171,9 @@ class ProposalTable:
         if self._withdrawn:
             gone, self._withdrawn = self._withdrawn, None
             kept = [pair for pair in zip(self.payloads, self.waiters, strict=True) if pair[1] not in gone]
+            before = sum(map(len, self.payloads))
             self.payloads, self.waiters = [each for each, _ in kept], [waiter for _, waiter in kept]
+            self._let_go(before - sum(map(len, self.payloads)))
         if self.again:
             held = self.again.pop(0)
             return held.run.payloads, held.waiters, held.tries
@@ -171,6 +186,11 @@ class ProposalTable:
                 return payloads[:count], waiters[:count], 0
         self.payloads, self.waiters = [], []
         return payloads, waiters, 0
+
+    def dropped(self, run: Run, waiters: list[Waiter], error: MultiraftError) -> None:
+        """Raft did not take what was taken off the queue for it."""
+        self._let_go(run.size)
+        self._fail(waiters, error)
 
     def proposed(self, run: Run, term: Term, waiters: list[Waiter], tries: int = 0) -> None:
         """Remember a run that raft appended, or is forwarding, at `term`."""
@@ -185,6 +205,7 @@ class ProposalTable:
         found = self._outstanding.pop(run.sequence, None)
         if found is None:
             return
+        self._let_go(run.size)
         for waiter, result in zip(found.waiters, results, strict=False):
             waiter.resolve(result)
         if len(found.waiters) > run.count:
@@ -243,18 +264,18 @@ class ProposalTable:
         del self._outstanding[sequence]
         if reason == LEADERSHIP_CHANGED:
             return self._try_again(held)
-        self._fail(held.waiters, MembershipRejected(reason) if held.run.kind else ProposalDropped(reason))
+        self._end(held, MembershipRejected(reason) if held.run.kind else ProposalDropped(reason))
         return False
 
     def lost(self, sequence: int) -> None:
         """The run could not be sent, though later ones may get through: it must not wait."""
         if self._outstanding and (held := self._outstanding.pop(sequence, None)) is not None:
             reason = "too much is queued for the leader"
-            self._fail(held.waiters, OutcomeUnknown(reason) if held.resent else ProposalDropped(reason))
+            self._end(held, OutcomeUnknown(reason) if held.resent else ProposalDropped(reason))
 
     def _try_again(self, held: Outstanding) -> bool:
         if held.tries >= TRIES_MAX:
-            self._fail(held.waiters, ProposalDropped(LEADERSHIP_CHANGED))
+            self._end(held, ProposalDropped(LEADERSHIP_CHANGED))
             return False
         if held.run.kind:
             self.changes += [QueuedChange(held.run.payloads[0], each, held.tries) for each in held.waiters]
@@ -269,13 +290,14 @@ class ProposalTable:
         self._fail_outstanding(OutcomeUnknown("a snapshot replaced the log before the result was known"))
 
     def expire_queued(self, error: MultiraftError) -> None:
-        waiters, self.payloads, self.waiters = self.waiters, [], []
+        payloads, waiters, self.payloads, self.waiters = self.payloads, self.waiters, [], []
+        self._let_go(sum(map(len, payloads)))
         again, self.again = self.again, None
         changes, self.changes = self.changes, []
         self.deadline = None
         self._fail([queued.waiter for queued in changes], error)
         for held in again or ():
-            self._fail(held.waiters, error)
+            self._end(held, error)
         self._fail(waiters, error)
 
     def expire_outstanding(self, reason: str) -> None:
@@ -287,6 +309,7 @@ class ProposalTable:
         completing, self._completing = self._completing, None
         self._fail(completing or [], outcome_unknown(error, unknown))
         self._fail_outstanding(outcome_unknown(error, unknown))
+        self.put_down()
 
     def to_resend(self, term: Term) -> Iterator[Run]:
         """Runs of `term` to forward once more, in order, after the link to the leader was lost."""
@@ -309,7 +332,44 @@ class ProposalTable:
         if self._outstanding:
             held, self._outstanding = self._outstanding, None
             for outstanding in held.values():
-                self._fail(outstanding.waiters, error)
+                self._end(outstanding, error)
+
+    # --- what it all weighs ----------------------------------------------------------------------
+
+    def has_room(self, size: int, limit: int) -> bool:
+        """Whether `size` more bytes keep within the group's `limit`: always, if there are none."""
+        return self.held_bytes + size <= limit or not self.held_bytes
+
+    def carry(self, run: Run, term: Term) -> None:
+        """As leader at `term`: another member's run was appended here."""
+        if run.kind:
+            return
+        if self._carried_term != term:
+            self.put_down()
+            self._carried_term = term
+        self.carried_bytes += run.size
+        self._budget.used += run.size
+
+    def carried(self, run: Run) -> None:
+        """Another member's run was applied here."""
+        if run.term == self._carried_term:
+            size = min(run.size, self.carried_bytes)
+            self.carried_bytes -= size
+            self._budget.used -= size
+
+    def put_down(self) -> None:
+        """Not the leader any more: what others had appended here is somebody else's care."""
+        self._budget.used -= self.carried_bytes
+        self.carried_bytes = 0
+
+    def _let_go(self, size: int) -> None:
+        self.held_bytes -= size
+        self._budget.used -= size
+
+    def _end(self, held: Outstanding, error: MultiraftError) -> None:
+        if not held.run.kind:
+            self._let_go(held.run.size)
+        self._fail(held.waiters, error)
 
     @staticmethod
     def _fail(waiters: list[Waiter], error: MultiraftError) -> None:

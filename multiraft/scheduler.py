@@ -26,6 +26,7 @@ import attrs
 
 from multiraft.apply import Applier, Work
 from multiraft.beats import Beater
+from multiraft.budget import Budget
 from multiraft.catalog import Catalog
 from multiraft.config import HostConfig
 from multiraft.departures import Departures
@@ -99,6 +100,7 @@ class Scheduler:
         self.failure: MultiraftError | None = None
         """Why the host does nothing any more."""
         self.closing = False
+        self.budget = Budget(config.max_host_uncommitted_bytes)
 
         self._inbox: deque[tuple[Hello, list[Envelope], int]] = deque()
         self._inbox_messages = 0
@@ -133,6 +135,7 @@ class Scheduler:
             apply_executor,
             self._post,
             environment.hello.epoch,
+            self.budget,
             mark_dirty=self.mark_dirty,
             wake=self.wake,
         )
@@ -367,6 +370,8 @@ class Scheduler:
 
     def _leader_changed(self, group: Group) -> None:
         group.leader_changed()
+        if group.raft.role is not RaftRole.LEADER:
+            group.proposals.put_down()
         # Raft dropped the reads of the old leadership; ask the new leader, if there is one.
         group.reads.ask_again(float("inf"))
         if group.raft.leader:
@@ -522,6 +527,8 @@ class Scheduler:
                 if fresh is not None and fresh.last == run.last:
                     if fresh.origin == group.member_id:
                         proposals.applied(fresh, work.results[start : start + fresh.count])
+                    elif proposals.carried_bytes:
+                        proposals.carried(fresh)
                     start += fresh.count
                     fresh = next(fed, None)
             self._applied_entries += start
@@ -545,6 +552,8 @@ class Scheduler:
         if results:
             if run.origin == group.member_id:
                 proposals.applied(run, results)
+            elif proposals.carried_bytes:
+                proposals.carried(run)
             self._applied_entries += len(results)
         self._applied_to(group, run.last, len(run.blob))
 
@@ -682,4 +691,5 @@ class Scheduler:
             snapshots_taken=self._snapshots.taken,
             lost_messages=self._post.lost_messages,
             inbox_messages=self._inbox_messages,
+            uncommitted_bytes=self.budget.used,
         )

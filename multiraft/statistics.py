@@ -53,3 +53,5 @@ class SchedulerStatistics:
     """Messages that the transport would not take; raft sends again what matters."""
     inbox_messages: int
     """Waiting now."""
+    uncommitted_bytes: int
+    """Payload of proposals that count against `max_host_uncommitted_bytes` now."""

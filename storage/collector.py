@@ -63,8 +63,10 @@ class Collector:
 
     def collect(self, max_bytes: int, max_groups: int) -> Collection:
         """One bounded step. Raises: CorruptRecord when what has to be copied is damaged."""
-        if self._waiting or self._wal.failure is not None:
+        if self._wal.failure is not None:
             return Collection()
+        if self._waiting:
+            return Collection(more=True)  # what is being written lets more be done
         dead = self._dead()
         if dead:
             self._drop(dead)
@@ -135,13 +137,16 @@ class Collector:
                 break
             if batch.bytes >= max_bytes:
                 break
-        if batch:
+        copied = bool(batch)
+        if copied:
             self.copied_bytes += batch.bytes
             self._submit(batch)
         if ended:
             self._round += 1
             self._begin_round()
-        return Collection(not ended, tuple(laggards))
+        # Once the copies are durable the segment may be dead; and a look at a segment that nothing
+        # could be done about is not repeated at once.
+        return Collection(copied or not ended, tuple(laggards))
 
     def _begin_round(self) -> None:
         self._cursor = iter(list(self._wal.live_groups))

@@ -67,6 +67,9 @@ def test_what_is_no_address_is_named(text: str) -> None:
         ("leader_wait_s", -1),
         ("max_message_bytes", 10),
         ("max_inflight_messages", 0),
+        ("max_host_uncommitted_bytes", 100),
+        ("max_snapshots_sent", 0),
+        ("max_snapshots_received", 1.5),
         ("segment_bytes", 1000),
         ("max_log_bytes", 1 << 20),
         ("tls", "cert.pem"),
@@ -91,6 +94,8 @@ def test_defaults_are_the_documented_ones() -> None:
     assert config.check_quorum
     assert config.max_message_bytes == 1 << 20
     assert config.max_uncommitted_bytes == 1 << 30
+    assert config.max_host_uncommitted_bytes == 1 << 31
+    assert (config.max_snapshots_sent, config.max_snapshots_received) == (2, 4)
     assert config.segment_bytes == 64 << 20
     assert config.max_snapshot_files == 5
 

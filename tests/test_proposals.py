@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multiraft.budget import Budget
 from multiraft.errors import (
     HostClosed,
     MembershipRejected,
@@ -242,3 +243,81 @@ def test_a_joint_change_that_was_entered_when_the_group_stops_may_be_done() -> N
     (error,) = waiter.told
     assert isinstance(error, OutcomeUnknown)
     assert isinstance(error, HostClosed)
+
+
+# --- what it all weighs ------------------------------------------------------------------------
+
+
+def test_queued_and_outstanding_payload_counts_until_its_outcome() -> None:
+    budget = Budget(100)
+    table = ProposalTable(budget)
+    for data in (b"abc", b"defg"):
+        table.queue(data, Recorder())
+    assert (table.held_bytes, budget.used) == (7, 7)
+    payloads, waiters, _ = table.take_queued()
+    sent = Run.of(payloads, origin=1, sequence=5)
+    table.proposed(sent, 1, waiters)
+    assert budget.used == 7
+    table.applied(sent.placed(3, 1).cut(3, 3), ["a"])
+    assert budget.used == 4, "a run that was cut counts by its parts"
+    table.applied(sent.placed(3, 1).cut(4, 4), ["b"])
+    assert (table.held_bytes, budget.used) == (0, 0)
+
+
+def test_every_way_to_fail_gives_the_room_back() -> None:
+    def refused(table: ProposalTable) -> None:
+        table.refused(5, "full")
+
+    def lost(table: ProposalTable) -> None:
+        table.lost(5)
+
+    def snapshot(table: ProposalTable) -> None:
+        table.skipped()
+
+    def higher_term(table: ProposalTable) -> None:
+        while table.applied_term(9):  # queued again, TRIES_MAX times in all
+            payloads, waiters, tries = table.take_queued()
+            table.proposed(Run.of(payloads, origin=1, sequence=5), 1, waiters, tries)
+
+    def stopped(table: ProposalTable) -> None:
+        table.fail_all(HostClosed("x"), unknown="y")
+
+    for ending in (refused, lost, snapshot, higher_term, stopped):
+        budget = Budget(100)
+        table = ProposalTable(budget)
+        table.queue(b"abc", Recorder())
+        payloads, waiters, tries = table.take_queued()
+        table.proposed(Run.of(payloads, origin=1, sequence=5), 1, waiters, tries)
+        assert budget.used == 3
+        ending(table)
+        assert (table.held_bytes, budget.used) == (0, 0), ending.__name__
+
+
+def test_withdrawn_and_expired_proposals_give_the_room_back() -> None:
+    budget = Budget(100)
+    table, waiter = ProposalTable(budget), Recorder()
+    table.queue(b"abc", waiter)
+    table.queue(b"de", Recorder())
+    table.withdraw(waiter)
+    payloads, waiters, _ = table.take_queued()
+    assert budget.used == 2
+    table.dropped(Run.of(payloads), waiters, ProposalDropped("full"))
+    table.queue(b"abc", Recorder())
+    table.expire_queued(NoLeader("x"))
+    assert (table.held_bytes, budget.used) == (0, 0)
+
+
+def test_what_a_leader_carries_for_others_counts_until_applied_or_led_no_more() -> None:
+    budget = Budget(100)
+    table = ProposalTable(budget)
+    foreign = run(3, origin=2).placed(7, 4)
+    table.carry(foreign, 4)
+    table.carried(run(3, origin=2).placed(4, 3))
+    assert budget.used == 3, "an entry of an earlier term was not counted"
+    table.carried(foreign.cut(7, 8))
+    assert budget.used == 1
+    table.put_down()
+    assert (table.carried_bytes, budget.used) == (0, 0)
+    table.carry(foreign, 4)
+    table.carry(foreign, 5)
+    assert budget.used == 3, "of the former term nothing is left"

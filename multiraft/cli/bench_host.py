@@ -33,6 +33,7 @@ SAMPLE_EVERY = 16
 """Operations of a task between two whose latency is taken: two clock readings for each."""
 
 TRANSFERS_AT_ONCE = 64
+QUERIES_AT_ONCE = 256
 
 
 class Counter(StateMachine):
@@ -135,7 +136,8 @@ class Worker:
 
     async def create(self, request: dict[str, Any]) -> dict[str, Any]:
         members = [Member(number, address) for number, address in enumerate(request["members"], 1)]
-        await self._host.create_groups(dict.fromkeys(range(1, request["groups"] + 1), members))
+        wanted = range(request["first"], request["last"] + 1)
+        await self._host.create_groups(dict.fromkeys(wanted, members))
         return {"created": len(self._host.groups)}
 
     async def leaders(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -143,6 +145,10 @@ class Worker:
         for group in self._host.groups.values():
             await group.wait_leader()
         return {"led": [group.id for group in self.led()]}
+
+    async def leading(self, _: dict[str, Any]) -> dict[str, Any]:
+        """How many groups this host leads at this moment; waits for nobody."""
+        return {"leading": self._host.statistics().scheduler.leading}
 
     async def transfer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Hand some groups over. One that does not move in time stays: the parent counts again."""
@@ -200,14 +206,32 @@ class Worker:
             "counters": {name: value - start.counters[name] for name, value in end.counters.items()},
         }
 
-    async def applied(self, _: dict[str, Any]) -> dict[str, Any]:
-        """What the groups led here have applied, after a barrier, and what was acknowledged here."""
-        total = 0
-        for group in self.led():
-            count = await group.query(None)
-            assert isinstance(count, int)
-            total += count
-        return {"applied": total, "acknowledged": 0 if self._load is None else self._load.writes}
+    async def applied(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What this host's share of all groups has applied, and what was acknowledged here.
+
+        Any member can be asked, behind a barrier. Leaders could not: a group that is just then
+        electing one would be counted by nobody.
+        """
+        hosts, part = request["hosts"], request["part"]
+        mine = [group for group in self._host.groups.values() if group.id % hosts == part]
+        counts: list[int] = []
+        limit = trio.CapacityLimiter(QUERIES_AT_ONCE)
+
+        async def ask(group: Group) -> None:
+            async with limit:
+                while True:
+                    try:
+                        count = await group.query(None)
+                    except NoLeader:
+                        continue  # it waited; the parent's patience ends this
+                    assert isinstance(count, int)
+                    counts.append(count)
+                    return
+
+        async with trio.open_nursery() as nursery:
+            for group in mine:
+                nursery.start_soon(ask, group)
+        return {"applied": sum(counts), "acknowledged": 0 if self._load is None else self._load.writes}
 
     async def settled(self, _: dict[str, Any]) -> dict[str, Any]:
         """How many groups still have business, and how many need no attention at all."""
@@ -269,14 +293,18 @@ def host_config(data_dir: str, mode: str, settings: Mapping[str, Any]) -> HostCo
     return config_from({**values, **settings})
 
 
-async def serve(requests: trio.abc.ReceiveStream, reply: Callable[[dict[str, Any]], None]) -> None:
+async def serve(
+    requests: trio.abc.ReceiveStream,
+    reply: Callable[[dict[str, Any]], None],
+    worker_type: type[Worker] = Worker,
+) -> None:
     """Open the host that the first line describes, then do what the other lines say."""
     lines = read_lines(requests)
     first = await anext(lines)
     mode = first["mode"]
     config = host_config(first["data_dir"], mode, first["settings"])
     async with open_host(config, lambda _: Counter()) as host, trio.open_nursery() as nursery:
-        worker = Worker(host, mode, first["payload"], nursery)
+        worker = worker_type(host, mode, first["payload"], nursery)
         reply({"address": host.address})
         async for request in lines:
             command: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]] = getattr(worker, request["do"])
@@ -284,8 +312,12 @@ async def serve(requests: trio.abc.ReceiveStream, reply: Callable[[dict[str, Any
         nursery.cancel_scope.cancel()
 
 
-def main() -> None:
-    """Take over the pipes for the conversation; whatever else is printed goes to standard error."""
+def main(worker_type: type[Worker] = Worker) -> None:
+    """Take over the pipes for the conversation; whatever else is printed goes to standard error.
+
+    Args:
+        worker_type: Carries out the commands; one with more of them for other benchmarks.
+    """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     log_to_stderr(logging.WARNING)
@@ -295,7 +327,7 @@ def main() -> None:
 
     async def run() -> None:
         async with trio.lowlevel.FdStream(os.dup(0)) as requests:
-            await serve(requests, reply)
+            await serve(requests, reply, worker_type)
 
     try:
         trio.run(run)

@@ -15,6 +15,7 @@ from multiraft.raft.replication import (
     advance_commit,
     announce_commit,
     announce_to,
+    ask_again,
     broadcast_append,
     broadcast_heartbeat,
     send_append,
@@ -139,7 +140,7 @@ def _append(state: State, runs: Sequence[Run]) -> list[Run]:
                 f"{state.id:x} appending new entries to log would exceed uncommitted entry size limit; "
                 "dropping proposal",
             )
-        raise ProposalDropped("too many uncommitted bytes")
+        raise ProposalDropped("too many uncommitted bytes (max_uncommitted_bytes)")
     log.append(placed)
     # We count ourselves when our own disk has it, like everybody else (thesis §10.2.1).
     state.answer_append(state.id, index - 1)
@@ -286,7 +287,10 @@ def on_heartbeat_response(state: State, message: Message) -> None:
         _log_unknown(state, message.sender)
         return
     progress.recent_active = True
-    progress.flow_paused = False
+    if progress.state is PROBE and progress.flow_paused and state.config.commit_notices:
+        ask_again(state, message.sender, progress)  # and it stays paused
+    else:
+        progress.flow_paused = False
     if (progress.match < state.log.last_index or progress.state is PROBE) and not _is_patient(
         state, progress
     ):
@@ -344,6 +348,8 @@ def on_unreachable(state: State, message: Message) -> None:
         return
     if progress.state is REPLICATE:
         progress.become_probe()
+    elif progress.state is PROBE and state.config.commit_notices:
+        progress.flow_paused = False  # no answer will come: another probe with the next beat
     if state.logger is not None:
         state.logger(
             Level.DEBUG,

@@ -19,6 +19,7 @@ from multiraft.types import Index, MemberId, ReadMode
 __all__ = [
     "advance_commit",
     "announce_commit",
+    "ask_again",
     "broadcast_append",
     "broadcast_heartbeat",
     "queue_notices",
@@ -68,6 +69,22 @@ def send_append(state: State, member: MemberId, progress: Progress, *, even_empt
         Message(APP, member, state.id, state.term, anchor_term, anchor, log.committed, runs)
     )
     return True
+
+
+def ask_again(state: State, member: MemberId, progress: Progress) -> None:
+    """Follow a probe that has no answer yet by an empty one; its answer tells as much.
+
+    Copies of the probe itself, one for every beat, would fill a link that is slow, or that was held
+    up while beats were queued, and nothing else would get through for a long time.
+    """
+    anchor = progress.next - 1
+    try:
+        term = state.log.term(anchor)
+    except LogCompacted:
+        progress.flow_paused = False
+        _send_snapshot(state, member, progress)
+        return
+    state.messages.append(Message(APP, member, state.id, state.term, term, anchor, state.log.committed))
 
 
 def _send_snapshot(state: State, member: MemberId, progress: Progress) -> bool:

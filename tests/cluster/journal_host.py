@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
@@ -18,21 +18,31 @@ from multiraft import Host, Member, MultiraftError, open_host
 from multiraft.cli.bench_host import read_lines
 from multiraft.cli.logs import log_to_stderr
 from multiraft.config import config_from
+from multiraft.interfaces import MachineFactory
 from tests.engine.helpers import journals
 from tests.engine.machines import Journal
 
 Reply = Callable[[dict[str, Any]], None]
+Answer = Callable[[Host, dict[str, Any]], Awaitable[object]]
+
+
+async def create(host: Host, request: dict[str, Any]) -> int:
+    members = [Member(number, address) for number, address in enumerate(request["members"], 1)]
+    missing = [each for each in request["groups"] if each not in host.groups]
+    await host.create_groups(dict.fromkeys(missing, members))
+    return len(missing)
+
+
+def leaders(host: Host) -> dict[str, str | None]:
+    return {str(g.id): g.leader.address if g.leader else None for g in host.groups.values()}
 
 
 async def answer(host: Host, request: dict[str, Any]) -> object:
     do, group_id = request["do"], request.get("group")
     if do == "create":
-        members = [Member(number, address) for number, address in enumerate(request["members"], 1)]
-        missing = [each for each in request["groups"] if each not in host.groups]
-        await host.create_groups(dict.fromkeys(missing, members))
-        return len(missing)
+        return await create(host, request)
     if do == "leaders":
-        return {str(g.id): g.leader.address if g.leader else None for g in host.groups.values()}
+        return leaders(host)
     group = host.group(group_id or 0)
     if do == "propose":
         return (await group.propose(request["data"].encode())) is not None
@@ -46,7 +56,9 @@ async def answer(host: Host, request: dict[str, Any]) -> object:
     return [[index, data.decode()] for index, data in machine.entries]
 
 
-async def serve(requests: trio.abc.ReceiveStream, reply: Reply) -> None:
+async def serve(
+    requests: trio.abc.ReceiveStream, reply: Reply, machines: MachineFactory, answer: Answer
+) -> None:
     lines = read_lines(requests)
     config = config_from(await anext(lines))
 
@@ -56,14 +68,14 @@ async def serve(requests: trio.abc.ReceiveStream, reply: Reply) -> None:
         except MultiraftError as error:
             reply({"id": request["id"], "error": type(error).__name__, "reason": str(error)})
 
-    async with open_host(config, journals) as host, trio.open_nursery() as nursery:
+    async with open_host(config, machines) as host, trio.open_nursery() as nursery:
         reply({"id": 0, "result": host.address})
         async for request in lines:
             nursery.start_soon(one, request)
         nursery.cancel_scope.cancel()
 
 
-def main() -> None:
+def main(machines: MachineFactory = journals, answer: Answer = answer) -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     log_to_stderr(logging.WARNING)
@@ -73,7 +85,7 @@ def main() -> None:
 
     async def run() -> None:
         async with trio.lowlevel.FdStream(os.dup(0)) as requests:
-            await serve(requests, reply)
+            await serve(requests, reply, machines, answer)
 
     trio.run(run)
 

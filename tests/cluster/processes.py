@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
@@ -14,6 +15,7 @@ from multiraft.cli.children import Child, ChildFailed, start_child
 from multiraft.cli.ports import free_ports
 
 TICK_S = 0.02
+JOURNAL_HOST = "tests.cluster.journal_host"
 
 
 class HostGone(Exception):
@@ -31,10 +33,21 @@ class HostError(Exception):
 class HostProcess:
     """One host at a fixed address with a fixed folder, whether or not it runs."""
 
-    def __init__(self, number: int, folder: Path, port: int, nursery: trio.Nursery) -> None:
-        self.address = f"127.0.0.1:{port}"
+    def __init__(
+        self,
+        number: int,
+        folder: Path,
+        port: int,
+        nursery: trio.Nursery,
+        *,
+        advertise: str | None = None,
+        program: str = JOURNAL_HOST,
+    ) -> None:
+        self.listen = f"127.0.0.1:{port}"
+        self.address = advertise or self.listen
+        self._program = program
         self._name = f"host {number}"
-        self._data_dir = folder / f"host{number}"
+        self.data_dir = folder / f"host{number}"
         self._log = str(folder / f"host{number}.log")
         self._nursery = nursery
         self._ids = count(1)
@@ -45,12 +58,27 @@ class HostProcess:
     def up(self) -> bool:
         return self._child is not None
 
+    @property
+    def pid(self) -> int:
+        assert self._child is not None
+        return self._child.process.pid
+
+    @property
+    def log(self) -> str:
+        """What it wrote to standard error, over all its lives."""
+        return Path(self._log).read_text()
+
     async def start(self, **settings: Any) -> None:
         """Start it, and return when it has opened its host."""
         assert self._child is None
-        child = await start_child(self._name, "tests.cluster.journal_host", [], self._log)
+        child = await start_child(self._name, self._program, [], self._log)
         try:
-            config = {"data_dir": str(self._data_dir), "listen": self.address, "tick_interval_s": TICK_S}
+            config = {
+                "data_dir": str(self.data_dir),
+                "listen": self.listen,
+                "advertise": self.address,
+                "tick_interval_s": TICK_S,
+            }
             await child.send({**config, **settings})
             first = await child.receive()
         except BaseException:
@@ -59,6 +87,9 @@ class HostProcess:
         assert first == {"id": 0, "result": self.address}
         self._child = child
         self._nursery.start_soon(self._listen, child)
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
 
     async def kill(self) -> None:
         """SIGKILL."""
@@ -106,10 +137,15 @@ class HostProcess:
 
 
 @asynccontextmanager
-async def host_processes(folder: Path, **settings: Any) -> AsyncIterator[list[HostProcess]]:
+async def host_processes(
+    folder: Path, *, program: str = JOURNAL_HOST, **settings: Any
+) -> AsyncIterator[list[HostProcess]]:
     """Three hosts that run; killed at the end."""
     async with trio.open_nursery() as nursery:
-        hosts = [HostProcess(number, folder, port, nursery) for number, port in enumerate(free_ports(3), 1)]
+        hosts = [
+            HostProcess(number, folder, port, nursery, program=program)
+            for number, port in enumerate(free_ports(3), 1)
+        ]
         try:
             async with trio.open_nursery() as starting:
                 for host in hosts:

@@ -35,5 +35,25 @@ class Journal(StateMachine):
         self.entries = [(index, data.encode()) for index, data in json.loads(b"".join(chunks))]
 
 
+class Counter(StateMachine):
+    """Keeps nothing but how many entries there were: its state does not grow with the log."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def apply(self, entries: Sequence[Entry]) -> Sequence[object]:
+        before, self.count = self.count, self.count + len(entries)
+        return list(range(before + 1, self.count + 1))
+
+    def query(self, request: object) -> object:  # noqa: ARG002 - there is one question only
+        return self.count
+
+    def snapshot(self) -> Iterable[bytes]:
+        return [b"%d" % self.count]
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        self.count = int(b"".join(chunks))
+
+
 class BlockingJournal(Journal):
     blocking = True

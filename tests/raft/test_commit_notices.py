@@ -102,6 +102,33 @@ def test_a_heartbeats_answer_is_no_reason_to_append_while_entries_are_in_flight(
     assert sent == ([0] * (SILENT_BEATS - 1) + [1]) * 2, "but a lost append is found out in the end"
 
 
+def test_a_probe_under_way_is_followed_by_empty_ones_not_by_copies() -> None:
+    """Else a link on which a probe takes longer than a beat is filled with the same entries."""
+    leader = make_leader(commit_notices=True)
+    leader.core.report_unreachable(2)
+    leader.core.propose(Run.of([b"x"]))
+    assert [bool(m.runs) for m in only(leader.process(), MessageType.APP) if m.to == 2] == [True]
+    answer = Message(MessageType.HEARTBEAT_RESP, to=1, sender=2, term=leader.core.term)
+    for _ in range(3):
+        leader.core.step(answer)
+        (again,) = only(leader.process(), MessageType.APP)
+        assert (again.index, again.runs) == (1, ())
+    acknowledge(leader, 2, 1)
+    (first,) = only(leader.process(), MessageType.APP)
+    assert first.runs, "the answer to an empty one ends the probing as well"
+
+
+def test_a_probe_that_is_known_to_be_lost_is_sent_again() -> None:
+    leader = make_leader(commit_notices=True)
+    leader.core.report_unreachable(2)
+    leader.core.propose(Run.of([b"x"]))
+    leader.process()
+    leader.core.report_unreachable(2)
+    leader.core.step(Message(MessageType.HEARTBEAT_RESP, to=1, sender=2, term=leader.core.term))
+    (again,) = only(leader.process(), MessageType.APP)
+    assert again.runs
+
+
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_everybody_applies_everything(count: int) -> None:
     network = Network.of(count, commit_notices=True)

@@ -101,6 +101,23 @@ def test_a_straggler_is_copied_out_of_the_way() -> None:
     assert observed(reopen(files).groups()) == before
 
 
+def test_copying_and_then_dropping_is_one_piece_of_work() -> None:
+    """Whoever goes on while there is more gets the whole of it done, and need not come back later."""
+    files = MemoryFiles()
+    store = reopen(files, total_bytes=4 * SEGMENT)
+    created(store, 1)
+    created(store, 2)
+    fill(store, 2, 1, 1, 20)
+    fill(store, 1, 1, 60)
+    write(store, lambda b: b.compact(1, point(60), 60))
+    steps = 0
+    while store.collect(max_bytes=2000, max_groups=10).more:
+        steps += 1
+        assert steps < 100
+    assert store.statistics().bytes_copied > 0
+    assert len(segments(files)) <= 2
+
+
 def test_a_laggard_is_named_before_its_entries_are_copied() -> None:
     files = MemoryFiles()
     store = reopen(files, total_bytes=4 * SEGMENT)

@@ -1,0 +1,60 @@
+"""One of the three hosts of bench_fairness.py, with its two kinds of load."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+import trio
+
+from multiraft.cli.bench_host import Load, Worker, main
+from multiraft.group import Group
+
+HOT = 1
+"""The id of the busy group."""
+PAUSE_S = 0.05
+PAYLOAD = bytes(16)
+
+
+class FairWorker(Worker):
+    """A benchmark's host with the two kinds of load."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._quiet_us: list[float] = []
+        self._hot: Load | None = None
+        self._hot_before = 0
+
+    async def quiet(self, _: dict[str, Any]) -> dict[str, Any]:
+        for group in self.led():
+            if group.id != HOT:
+                self._nursery.start_soon(self._one_quiet, group)
+        return {}
+
+    async def _one_quiet(self, group: Group) -> None:
+        while True:
+            started = perf_counter()
+            await group.propose(PAYLOAD)
+            self._quiet_us.append((perf_counter() - started) * 1e6)
+            await trio.sleep(PAUSE_S)
+
+    async def hot(self, request: dict[str, Any]) -> dict[str, Any]:
+        own = [group for group in self.led() if group.id == HOT]
+        if own:
+            self._hot = Load(own, 1, len(PAYLOAD))
+            for number in range(request["outstanding"]):
+                self._nursery.start_soon(self._hot.one, number)
+        return {}
+
+    async def begin(self, _: dict[str, Any]) -> dict[str, Any]:
+        self._quiet_us.clear()
+        self._hot_before = 0 if self._hot is None else self._hot.operations
+        return {}
+
+    async def end(self, _: dict[str, Any]) -> dict[str, Any]:
+        hot = 0 if self._hot is None else self._hot.operations - self._hot_before
+        return {"quiet_us": [round(each) for each in self._quiet_us], "hot": hot}
+
+
+if __name__ == "__main__":
+    main(FairWorker)
