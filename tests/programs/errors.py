@@ -1,11 +1,12 @@
 """Every error on the page that the other programs do not provoke."""
 
 import errno
+import resource
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import trio
 
@@ -20,11 +21,13 @@ from multiraft import (
     HostConfig,
     Member,
     MultiraftError,
+    OutcomeUnknown,
     ProposalDropped,
     ProposalTooLarge,
     ReadMode,
     StateMachine,
     StateMachineFailed,
+    StorageFailed,
     open_host,
 )
 
@@ -51,6 +54,21 @@ class Echo(StateMachine):
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         assert b"".join(chunks) == b""
+
+
+class Counting(Echo):
+    """Counts what it was given."""
+
+    def __init__(self, group_id: int) -> None:
+        self.count = 0
+
+    def apply(self, entries: Sequence[Entry]) -> list[object]:
+        first = self.count + 1
+        self.count += len(entries)
+        return list(range(first, self.count + 1))
+
+    def query(self, request: object) -> object:
+        return self.count
 
 
 def echo(group_id: int) -> Echo:
@@ -308,6 +326,65 @@ async def bounded(folder: str) -> None:
         assert dropped[0].reason
 
 
+async def unknown(folder: str) -> None:
+    """The host closes while a proposal waits for a quorum that is not there."""
+    config = HostConfig(
+        data_dir=f"{folder}/unknown",
+        listen="127.0.0.1:0",
+        tick_interval_s=0.02,
+        check_quorum=False,
+        drain_s=0.2,
+    )
+    outcomes: list[OutcomeUnknown] = []
+
+    async with trio.open_nursery() as nursery, open_host(config, machines=echo) as host:
+        group = await host.create_group(1)
+        await group.wait_leader()
+        await group.add_member(Member(2, "127.0.0.1:1"))
+
+        async def one() -> None:
+            try:
+                await group.propose(b"?")
+            except OutcomeUnknown as error:
+                outcomes.append(error)
+
+        before = group.status().last_index
+        nursery.start_soon(one)
+        while group.status().last_index == before:
+            await trio.sleep(0.01)
+    assert len(outcomes) == 1
+
+
+async def full(folder: str) -> None:
+    """The disk takes no more: nothing more is acknowledged, and all that was is there afterwards."""
+    config = HostConfig(
+        data_dir=f"{folder}/full",
+        listen="127.0.0.1:0",
+        tick_interval_s=0.02,
+        segment_bytes=64 << 10,
+        max_log_bytes=256 << 10,
+    )
+    taken = 0
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        async with open_host(config, machines=Counting) as host:
+            group = await host.create_group(1)
+            assert await group.propose(bytes(1000)) == 1
+            taken = 1
+            resource.setrlimit(resource.RLIMIT_FSIZE, (32 << 10, unlimited[1]))
+            while True:
+                taken = cast("int", await group.propose(bytes(1000)))
+    except StorageFailed as error:
+        assert "full" in str(error) or "large" in str(error), str(error)
+    else:
+        raise AssertionError("wrote more than the disk takes")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    async with open_host(config, machines=Counting) as host:
+        kept = cast("int", await host.group(1).query(None))
+        assert kept >= taken, (kept, taken)
+
+
 async def damage(folder: str) -> None:
     """A byte that changed in the middle of the log is found, and named."""
     config = HostConfig(data_dir=f"{folder}/damage", listen="127.0.0.1:0", tick_interval_s=0.02)
@@ -345,6 +422,8 @@ async def main() -> None:
         await proposing(folder)
         await clusters(folder)
         await bounded(folder)
+        await unknown(folder)
+        await full(folder)
         await damage(folder)
     print("ok")
 

@@ -56,14 +56,22 @@ async def main() -> None:
                     await groups[0].snapshot()
                     await wait_for("snapshot", 4242)
                     await wait_for("peer")
-                    # Two listeners are independent.
-                    async for event in a.events():
-                        assert event is not None
-                        break
                     count = len(seen)
+
+                    # Another listener hears what happens from now on, independently.
+                    heard = trio.Event()
+
+                    async def listen_too() -> None:
+                        async for event in a.events():
+                            assert event is not None
+                            heard.set()
+                            break
+
+                    nursery.start_soon(listen_too)
+                    await trio.testing.wait_all_tasks_blocked()
                 # Host b is gone, and with it the leader (or the follower).
-                while len(seen) == count:
-                    await trio.sleep(0.01)
+                await heard.wait()
+                assert len(seen) > count
                 nursery.cancel_scope.cancel()
     print("ok")
 
