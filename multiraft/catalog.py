@@ -15,6 +15,7 @@ from multiraft.errors import (
     StateMachineFailed,
     StorageFailed,
 )
+from multiraft.events import Events, GroupCreated, GroupRemoved
 from multiraft.group import Group, GroupHost
 from multiraft.interfaces import UNKNOWN_GROUPS, Executor, GroupLog, StateMachine, WriteBatch
 from multiraft.membership import MEMBER_ID_MAX, GroupMeta, Membership
@@ -40,18 +41,23 @@ class Catalog:
         host: GroupHost,
         groups: dict[GroupId, Group],
         post: Post,
+        events: Events,
         executor: Executor,
         apply_executor: Executor,
         submit: Callable[[WriteBatch, Callable[[], None]], None],
+        *,
+        linger: Callable[[Group], None],
     ) -> None:
         self._config = config
         self._env = environment
         self._host = host
         self._groups = groups
         self._post = post
+        self._events = events
         self._executor = executor
         self._apply_executor = apply_executor
         self._submit = submit
+        self._linger = linger
         self._changing: set[GroupId] = set()
         """Being made or removed."""
         self._waiters: set[Waiter] = set()
@@ -89,7 +95,7 @@ class Catalog:
             group.snapshot_file = file
             if trouble is not None:
                 if group.failed is None:
-                    group.stop(trouble)
+                    group.stop(trouble if group.removed is None else group.removed)
             elif group.failed is None and group.raft.conf_state().voters == (group.member_id,):
                 group.raft.campaign()  # nobody else can lead, so there is nothing to wait for
                 self._host.mark_dirty(group)
@@ -141,6 +147,8 @@ class Catalog:
                 for group_id, machine in machines.items()
             ]
             for group in groups:
+                if self._events.on:
+                    self._events.emit(GroupCreated(group.id, group.member_id))
                 if group.membership.members:
                     self._campaign_early(group)
             self._resolve(waiter, groups)
@@ -227,6 +235,8 @@ class Catalog:
         def deleted(_: None, error: BaseException | None) -> None:
             self._changing.discard(group_id)
             if error is None:
+                if self._events.on:
+                    self._events.emit(GroupRemoved(group_id))
                 self._resolve(waiter, None)
             else:
                 self._fail(waiter, StorageFailed(f"deleting snapshots of group {group_id} failed: {error}"))
@@ -317,10 +327,8 @@ class Catalog:
         served.serve(group)
         self._groups[group.id] = group
         if meta.removed:
-            error = MemberRemoved(f"member {meta.member_id} was removed from group {log.group}")
-            group.set_removed(error)
-            group.stop(error)
-            return group
+            group.set_removed(MemberRemoved(f"member {meta.member_id} was removed from group {log.group}"))
+            self._linger(group)
         self._post.connect(group)
         self._host.mark_dirty(group)
         return group

@@ -51,7 +51,10 @@ class MembershipCalls(ABC):
         """Have `change` carried out."""
 
     async def add_member(self, member: Member, *, expected: Index | None = None) -> Member:
-        """Add a voter or learner, whose host then joins with `Host.join_group`.
+        """Add a voter, learner or staging member.
+
+        A staging member is a learner that its leader makes a voter once it has caught up. Most hosts
+        add themselves, with `Host.join_group`.
 
         Args:
             member: Its id must never have been used in the group; None (or 0) picks one at random.
@@ -74,11 +77,11 @@ class MembershipCalls(ABC):
         await self._change([step], expected)
 
     async def promote_member(self, member: MemberId, *, expected: Index | None = None) -> None:
-        """Make a learner a voter."""
+        """Make a learner or staging member a voter, at once, caught up or not."""
         await self._change([Step(Verb.PROMOTE, _checked_id(member))], expected)
 
     async def demote_member(self, member: MemberId, *, expected: Index | None = None) -> None:
-        """Make a voter a learner."""
+        """Make a voter or staging member a learner."""
         await self._change([Step(Verb.DEMOTE, _checked_id(member))], expected)
 
     async def change_membership(

@@ -208,6 +208,9 @@ class HostConfig:
     max_queued_proposals: int = attrs.field(default=65536, validator=_at_least(1))
     """Proposals of a group not yet handed to raft; above it: `ProposalDropped`. Default: 65536."""
 
+    max_queued_events: int = attrs.field(default=65536, validator=_at_least(1))
+    """Events that a reader of `Host.events` has not read; above it the oldest go. Default: 65536."""
+
     snapshot_interval_entries: int = attrs.field(default=10_000, validator=_at_least(1))
     """Applied entries between automatic snapshots of a group. Default: 10,000."""
     snapshot_interval_bytes: int = attrs.field(default=64 * MIB, validator=_at_least(1024))
@@ -231,6 +234,8 @@ class HostConfig:
         default=RecoveryMode.TORN_TAIL, converter=_recovery_mode, validator=_kind(RecoveryMode)
     )
     """What to do with a torn or damaged log. Default: TORN_TAIL."""
+    slow_sync_s: float = attrs.field(default=1.0, validator=_at_least(0.001))
+    """How long a write and sync of the log may take before `SyncSlow` is told. Default: 1 s."""
     max_pass_s: float = attrs.field(default=0.005, validator=_at_least(0.0001, finite=True))
     """Time a scheduler pass may take before it lets others run. Default: 5 ms."""
     drain_s: float = attrs.field(default=10.0, validator=_at_least(0))

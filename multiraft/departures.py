@@ -1,9 +1,11 @@
 """Members that are removed: how the host of one sees it off, and how its leader tells it.
 
-For programs a group stops at once when its member here is removed. The member itself lives on for
-some election timeouts: the others learn with the next beat that the removal is committed; if the
-leader dies before, they may still need this one's vote to elect another, by the configuration
-they know.
+For programs a group stops at once when its member here is removed. The member itself lives on: the
+others learn with the next beat that the removal is committed; if the leader dies before, they may
+still need this one's vote to elect another, by the configuration they know. That may be after a long
+while, and for ever if this was one of two. So a member that has its removal in its own log goes on
+answering until the group is deleted here; it never stands for election, says nothing by itself, and
+after some election timeouts gives its links up. One that was only told may stand, so it stops then.
 """
 
 from __future__ import annotations
@@ -14,25 +16,34 @@ import attrs
 
 from multiraft.config import HostConfig
 from multiraft.errors import MemberRemoved
+from multiraft.events import Events, OwnMemberRemoved
 from multiraft.group import Group
 from multiraft.membership import GroupMeta
 from multiraft.post import Post
 from multiraft.types import MemberId
 
 LINGER_TIMEOUTS = 10
-"""Election timeouts for which a removed member goes on voting."""
+"""Election timeouts for which a removed member keeps its links, or stands for election."""
 
 
 class Departures:
     """The removed members of this host, and those that groups led here have removed."""
 
-    def __init__(self, config: HostConfig, post: Post, *, record: Callable[[Group, GroupMeta], None]) -> None:
+    def __init__(
+        self,
+        config: HostConfig,
+        post: Post,
+        events: Events,
+        *,
+        record: Callable[[Group, GroupMeta], None],
+    ) -> None:
         self._post = post
+        self._events = events
         self._record = record
         self._election_ticks = config.election_ticks
         self._ticks = 0
         self._leaving: dict[Group, int] = {}
-        """Groups whose member here was removed, and the tick at which they stop."""
+        """Groups whose member here was removed, and the tick at which they fall silent."""
         self._to_tell: list[tuple[int, Group, MemberId, str]] = []
         """Members that this host, as leader, removed: tick, id and address to tell them at."""
 
@@ -43,6 +54,12 @@ class Departures:
         error = MemberRemoved(f"member {group.member_id} was removed from group {group.id}")
         self._record(group, attrs.evolve(GroupMeta.decode(group.log.meta), removed=True))
         group.set_removed(error)
+        if self._events.on:
+            self._events.emit(OwnMemberRemoved(group.id, group.member_id))
+        self.linger(group)
+
+    def linger(self, group: Group) -> None:
+        """The removed member lives on, from its removal, or from a restart after it."""
         self._leaving[group] = self._ticks + LINGER_TIMEOUTS * self._election_ticks
 
     def tell_later(self, group: Group, member: MemberId, address: str) -> None:
@@ -54,7 +71,7 @@ class Departures:
         self._to_tell.append((self._ticks + self._election_ticks, group, member, address))
 
     def tick(self) -> None:
-        """Stop removed members whose time is over, and tell those that may not know."""
+        """Silence removed members whose time is over, and tell those that may not know."""
         self._ticks += 1
         if not self._leaving and not self._to_tell:
             return
@@ -62,7 +79,8 @@ class Departures:
             del self._leaving[group]
             if group.failed is None and group.removed is not None:
                 self._post.disconnect(group)
-                group.stop(group.removed)
+                if group.member_id in group.raft.progress:
+                    group.stop(group.removed)
         due, self._to_tell = self._to_tell, []
         for told in due:
             tick, group, id_, address = told

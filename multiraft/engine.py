@@ -32,6 +32,7 @@ from multiraft.errors import (
     NotMember,
     StorageFailed,
 )
+from multiraft.events import EventReader
 from multiraft.group import Group
 from multiraft.identity import start_identity
 from multiraft.interfaces import Executor, Files, MachineFactory, SnapshotOffer, SnapshotSink
@@ -46,6 +47,7 @@ from multiraft.storage.files import OsFiles
 from multiraft.storage.repair import Repair
 from multiraft.storage.snapshots import SnapshotFiles
 from multiraft.storage.store import Store, StoreStatistics, open_store
+from multiraft.syncwatch import SyncWatch
 from multiraft.transport.bounds import Bounds
 from multiraft.transport.http import HttpTransport, open_transport
 from multiraft.transport.link import LinkStatistics
@@ -227,7 +229,7 @@ class Host:
         Args:
             group_id: The group.
             via: The address of any host with a member of it.
-            role: `Role.VOTER` or `Role.LEARNER`.
+            role: `Role.VOTER`, `Role.LEARNER` or `Role.STAGING`.
 
         Returns:
             The group, with this member in `members`: it has caught up to where it was added.
@@ -242,13 +244,15 @@ class Host:
             StateMachineFailed, StorageFailed, HostClosed: The host cannot take it.
         """
         via = dialable(via, "via")
-        if role not in (Role.VOTER, Role.LEARNER):
-            raise ConfigError("role", f"a host joins as voter or learner, not as {role!r}")
+        if role not in (Role.VOTER, Role.LEARNER, Role.STAGING):
+            raise ConfigError("role", f"a host joins as voter, learner or staging member, not as {role!r}")
         self._scheduler.check_open()
         group = self.groups.get(self._check_group_id(group_id))
         fresh = group is None
         own = random.SystemRandom().randrange(1, 1 << 63) if group is None else group.member_id
-        request = JoinRequest(0, own, self.address, role is Role.VOTER, add=False)
+        request = JoinRequest(
+            0, own, self.address, role is Role.VOTER, add=False, staging=role is Role.STAGING
+        )
         if group is None:
             generation = await self._ask(via, group_id, request)
             waiter = TaskWaiter()
@@ -302,6 +306,25 @@ class Host:
         waiter = TaskWaiter()
         self._scheduler.catalog.remove_group(group_id, waiter)
         await waiter.wait()
+
+    def events(self, *, limit: int | None = None) -> EventReader:
+        """Iterate over what happens on this host, in all of its groups, from this call on.
+
+        `async for event in host.events()` gets objects of the subclasses of `Event`. Any number of
+        readers may listen. One that does not keep up loses the oldest; in their place it gets an
+        `EventsMissed` with their number. Leaving the loop ends it.
+
+        Args:
+            limit: Events kept for this reader. Default: `HostConfig.max_queued_events`. Minimum: 1.
+
+        Raises:
+            ConfigError: At once: `limit` is no such number.
+            HostClosed: While iterating, when all was read: the host was closed.
+            StorageFailed, and others: Likewise: the host failed, which the last event, `HostFailed`,
+                tells as well.
+        """
+        own = self.config.max_queued_events if limit is None else limit
+        return self._scheduler.events.reader(own)
 
     def statistics(self) -> HostStatistics:
         """Counters of scheduler, log and transport."""
@@ -464,6 +487,7 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
             segment_bytes=config.segment_bytes,
             cache_bytes=config.cache_bytes,
             total_bytes=config.max_log_bytes,
+            slow_sync_s=config.slow_sync_s,
             recovery=config.recovery,
             random=source.randrange,
             deliver=deliver,
@@ -528,6 +552,8 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
     receiver.scheduler = scheduler
     nursery.start_soon(runner.run, scheduler)
     nursery.start_soon(runner.tick, scheduler)
+    nursery.start_soon(SyncWatch(scheduler.events, store.pace, config.slow_sync_s).run)
+    scheduler.events.log_to(log)
     log.info("host open", address=transport.address, groups=len(scheduler.groups), epoch=identity.epoch)
     for group in scheduler.groups.values():
         if group.failed is not None:

@@ -32,7 +32,7 @@ from multiraft.messages import Run
 from multiraft.proposals import ProposalTable, QueuedChange, Waiter
 from multiraft.raft.core import Raft, RaftRole
 from multiraft.reads import ReadTable
-from multiraft.status import GroupStatus, PeerStatus, SnapshotInfo
+from multiraft.status import GroupStatus, PeerStatus, SnapshotInfo, StagingStatus
 from multiraft.types import GroupId, Index, Member, MemberId, Role, Term
 from multiraft.waiters import Leadership, ManyWaiter, QueryWaiter, TaskWaiter
 
@@ -58,6 +58,9 @@ class GroupHost(Protocol):
 
     def want_snapshot(self, group: Group, waiter: Waiter | None) -> None:
         """Take a snapshot of the group as soon as may be."""
+
+    def staging_status(self, group: Group) -> Mapping[MemberId, StagingStatus]:
+        """Why staging members of a group that leads here are not promoted yet."""
 
 
 class Group(MembershipCalls):
@@ -102,6 +105,8 @@ class Group(MembershipCalls):
         "snapshot_index",
         "snapshot_interval_bytes",
         "snapshot_interval_entries",
+        "told_leader",
+        "told_term",
         "unsynced",
     )
 
@@ -156,6 +161,9 @@ class Group(MembershipCalls):
         self.capture_waiters: list[Waiter] = []
         self.no_leader_since: float | None = None
         self.leader_version = 0
+        self.told_leader: Member | None = None
+        """As the last event had it; and the term."""
+        self.told_term: Term = 0
         self._watchers: trio.lowlevel.ParkingLot | None = None
 
     def __repr__(self) -> str:
@@ -285,6 +293,7 @@ class Group(MembershipCalls):
             members=self.members,
             version=self.membership.version,
             progress=MappingProxyType(progress),
+            staging=self.host.staging_status(self),
             at_rest=False,
             failed=None if (error := self.failed or self.removed) is None else str(error),
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from multiraft.errors import GroupNotFound, NotMember
+from multiraft.events import Events, SnapshotInstalled
 from multiraft.group import Group
 from multiraft.interfaces import SnapshotFile, SnapshotOffer, SnapshotSink, SnapshotStore
 from multiraft.membership import Membership
@@ -30,10 +31,11 @@ class Installer:
         store: SnapshotStore,
         snapshots: Snapshots,
         post: Post,
+        events: Events,
         *,
         step: Callable[[Group, Message], None],
         release: Callable[[Group, list[Message]], None],
-        members_changed: Callable[[Group, Membership], None],
+        members_changed: Callable[[Group, Membership, bool], None],
         mark_dirty: Callable[[Group], None],
         call_soon: Callable[[Callable[[], None]], None],
     ) -> None:
@@ -41,13 +43,14 @@ class Installer:
         self._store = store
         self._snapshots = snapshots
         self._post = post
+        self._events = events
         self._step = step
         self._release = release
         self._members_changed = members_changed
         self._mark_dirty = mark_dirty
         self._call_soon = call_soon
-        self._received: dict[tuple[GroupId, Index, Term], SnapshotFile] = {}
-        """Files of snapshots that raft took and the log has not recorded yet."""
+        self._received: dict[tuple[GroupId, Index, Term], tuple[SnapshotFile, str]] = {}
+        """Files of snapshots that raft took and the log has not recorded yet, and who sent them."""
         self.installing: dict[Group, list[Held]] = {}
         """Groups whose machine is being restored, and what waits behind that."""
 
@@ -72,16 +75,16 @@ class Installer:
             raise NotMember(f"group {offer.group}: member {offer.to} is not here")
         return self._store.sink(offer)
 
-    def snapshot_received(self, peer: Hello, offer: SnapshotOffer, sink: SnapshotSink) -> None:  # noqa: ARG002
+    def snapshot_received(self, peer: Hello, offer: SnapshotOffer, sink: SnapshotSink) -> None:
         """A snapshot file is whole and on disk: let raft decide what it is worth."""
         group, file = self._groups.get(offer.group), sink.file
         assert file is not None, "a finished sink knows its file"
         if group is None or group.failed is not None or offer.generation != group.generation:
             return
         self._snapshots.pin(group, file)
-        self._call_soon(lambda: self._step_snapshot(group, offer, file))
+        self._call_soon(lambda: self._step_snapshot(group, offer, file, peer.address))
 
-    def _step_snapshot(self, group: Group, offer: SnapshotOffer, file: SnapshotFile) -> None:
+    def _step_snapshot(self, group: Group, offer: SnapshotOffer, file: SnapshotFile, sender: str) -> None:
         if group.failed is not None:
             return
         before = group.raft.log.unstable.snapshot
@@ -99,20 +102,23 @@ class Installer:
         if taken is None or taken is before:
             self._snapshots.unpin(group, file)
         else:
-            self._received[group.id, taken.index, taken.term] = file
+            self._received[group.id, taken.index, taken.term] = (file, sender)
         self._mark_dirty(group)
 
     def _install(self, group: Group, held: Held) -> None:
         """The log has recorded a received snapshot: the machine next, and only then the answer."""
         snapshot = held.snapshot
         assert snapshot is not None
-        file = self._received.pop((group.id, snapshot.index, snapshot.term))
+        file, sender = self._received.pop((group.id, snapshot.index, snapshot.term))
         group.proposals.skipped()
         self.installing[group] = []
 
         def done() -> None:
             waiting = self.installing.pop(group)
-            self._members_changed(group, Membership.decode(snapshot.data))
+            if self._events.on:
+                self._events.emit(SnapshotInstalled(group.id, snapshot.index, file.file_bytes, sender))
+            complete = not snapshot.conf_state.voters_outgoing
+            self._members_changed(group, Membership.decode(snapshot.data), complete)
             if not group.raft.joint:
                 group.proposals.completed()
             self._release(group, held.responses)

@@ -15,7 +15,11 @@ from multiraft.membership import Change, Step, Verb, already_there, dialable
 from multiraft.messages import Hello, JoinAnswer, JoinRequest
 from multiraft.post import Post
 from multiraft.proposals import QueuedChange, Waiter
+from multiraft.referee import UNDER_WAY
 from multiraft.types import GroupId, MemberId, Role
+
+UNCERTAIN_MAX = 1024
+"""Additions remembered whose outcome is not known; beyond it all are forgotten."""
 
 
 class Joining:
@@ -40,6 +44,8 @@ class Joining:
         self._asked: dict[int, Waiter] = {}
         self._adding: set[tuple[Group, MemberId]] = set()
         """Members that are being added on behalf of others: they ask more than once."""
+        self._uncertain: set[tuple[Group, MemberId]] = set()
+        """Members whose addition may be the very change that is under way when they ask again."""
 
     def ask(self, via: str, group: GroupId, request: JoinRequest, waiter: Waiter) -> int:
         """Send one request; `waiter` gets the group's generation. May be lost: ask again.
@@ -91,7 +97,7 @@ class Joining:
         except ConfigError as error:
             self._answer(asker, (group.id, group.generation), request, str(error))
             return
-        role = Role.VOTER if request.voter else Role.LEARNER
+        role = Role.STAGING if request.staging else Role.VOTER if request.voter else Role.LEARNER
         change = Change((Step(Verb.ADD, request.member, address, role),))
         self._adding.add((group, request.member))
         waiter = _Adding(self, asker, group, request)
@@ -100,9 +106,19 @@ class Joining:
 
     def added(self, asker: str, group: Group, request: JoinRequest, error: Exception | None) -> None:
         """An addition on behalf of `asker` came to an end."""
-        self._adding.discard((group, request.member))
+        place = (group, request.member)
+        self._adding.discard(place)
         if error is not None and str(error) == already_there(request.member):
             return  # an earlier request did it, and this host will have seen it when it is asked again
+        if error is not None and str(error) == UNDER_WAY and place in self._uncertain:
+            # Perhaps its own. Refused, it would delete what it is, and the group have a dead member.
+            return
+        if error is None or isinstance(error, MembershipRejected):
+            self._uncertain.discard(place)
+        else:
+            if len(self._uncertain) >= UNCERTAIN_MAX:
+                self._uncertain.clear()
+            self._uncertain.add(place)
         if error is None or isinstance(error, MembershipRejected):
             self._answer(asker, (group.id, group.generation), request, "" if error is None else str(error))
 

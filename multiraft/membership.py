@@ -165,7 +165,7 @@ def _stepped(members: Mapping[MemberId, Member], step: Step) -> Member:
             raise MembershipRejected(already_there(step.id))
         if not is_member_id(step.id):
             raise MembershipRejected(f"member id {step.id} is not an integer in [1, 2**63)")
-        if step.role not in (Role.VOTER, Role.LEARNER):
+        if step.role is Role.REMOVED:
             raise MembershipRejected(f"a member cannot be added as {step.role.value}")
         _check_free(members, step)
         return Member(step.id, step.address, step.role)
@@ -176,7 +176,7 @@ def _stepped(members: Mapping[MemberId, Member], step: Step) -> Member:
         return attrs.evolve(present, address=step.address)
     if step.verb is Verb.PROMOTE and present.role is Role.VOTER:
         raise MembershipRejected(f"member {step.id} is a voter already")
-    if step.verb is Verb.DEMOTE and present.role is not Role.VOTER:
+    if step.verb is Verb.DEMOTE and present.role is Role.LEARNER:
         raise MembershipRejected(f"member {step.id} is no voter")
     return attrs.evolve(present, role=_ROLES[step.verb])
 

@@ -350,6 +350,8 @@ class JoinRequest:
     address: str
     voter: bool
     add: bool
+    staging: bool = False
+    """Not a voter yet, but to become one."""
 
 
 @attrs.define

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from multiraft.events import INFO, Events, PeerDown, PeerUp, SnapshotNotSent, SnapshotSent
 from multiraft.group import Group
 from multiraft.interfaces import SnapshotOffer, SnapshotStore, Transport
 from multiraft.membership import MEMBER_ID_MAX
@@ -46,6 +47,7 @@ class Post:
         transport: Transport,
         snapshots: SnapshotStore,
         groups: Mapping[GroupId, Group],
+        events: Events,
         *,
         call_soon: Callable[[Callable[[], None]], None],
         mark_dirty: Callable[[Group], None],
@@ -53,6 +55,7 @@ class Post:
         self._transport = transport
         self._snapshots = snapshots
         self._groups = groups
+        self._events = events
         self._call_soon = call_soon
         self._mark_dirty = mark_dirty
         self._peers: dict[str, Peer] = {}
@@ -149,6 +152,11 @@ class Post:
         )
 
         def done(error: BaseException | None) -> None:
+            place = (group.id, file.snapshot.index, file.file_bytes, peer.address, to)
+            if error is not None:
+                self._events.emit(SnapshotNotSent(*place, str(error)))
+            elif self._events.on:
+                self._events.emit(SnapshotSent(*place))
             if group.failed is None:
                 group.raft.report_snapshot(to, error is None)
                 self._mark_dirty(group)
@@ -170,13 +178,20 @@ class Post:
 
     def peer_up(self, peer: Hello, lane: Lane) -> None:
         """Our stream is open (again): forwarded proposals that may have been lost go once more."""
+        if (host := self._peers.get(peer.address)) is not None and host.lane_up(lane) and self._events.on:
+            self._events.emit(PeerUp(host.address))
         if lane is Lane.BULK and (route := self._peers.get(peer.address)) is not None:
             route.connected = True
             # Before the next pass forwards anything new: the leader wants runs in order.
             self._call_soon(lambda: self._resend(route))
 
-    def peer_down(self, address: str, lane: Lane, reason: str) -> None:  # noqa: ARG002
+    def peer_down(self, address: str, lane: Lane, reason: str) -> None:
         """Our stream broke: appends in it may be lost, so probe before sending more."""
+        if (host := self._peers.get(address)) is not None:
+            lost = host.up
+            if host.lane_down(lane):
+                # Hosts that start together are not there at once, which is nothing to worry about.
+                self._events.emit(PeerDown(address, reason), None if lost else INFO)
         if lane is Lane.BULK and (route := self._peers.get(address)) is not None:
             route.connected = False
             self._call_soon(lambda: self._unreachable(route))
@@ -245,9 +260,7 @@ class Post:
         not know its own leader, nor a candidate. Raft lets everybody be heard (thesis §4.2.2).
         None: it was removed, and is told so.
         """
-        member = group.membership.members.get(sender)
-        if member is not None and member.role is Role.REMOVED:
-            self.tell_removal(group, sender, host.address)
+        if self.tell_if_removed(group, sender, host):
             return None
         if sender in (NO_MEMBER, group.member_id) or sender > MEMBER_ID_MAX:
             return None
@@ -260,6 +273,14 @@ class Post:
         peer.groups.add(group.id)
         peer.idle = False
         group.routes[member] = peer
+
+    def tell_if_removed(self, group: Group, sender: MemberId, host: Hello) -> bool:
+        """Whether whoever speaks was removed; it is told so."""
+        member = group.membership.members.get(sender)
+        if member is None or member.role is not Role.REMOVED:
+            return False
+        self.tell_removal(group, sender, host.address)
+        return True
 
     def tell_removal(self, group: Group, member: MemberId, address: str) -> None:
         """Let a member know that it was removed: it may hear it from nobody else."""

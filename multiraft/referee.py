@@ -17,6 +17,8 @@ from multiraft.membership import Change
 from multiraft.messages import ConfChange
 from multiraft.types import MemberId, Role
 
+UNDER_WAY = "another change is under way"
+
 
 class Verdict(enum.Enum):
     TAKE = enum.auto()
@@ -40,7 +42,7 @@ def judge(group: Group, payload: bytes, *, may_hand_over: bool) -> Verdict | str
         proposed = ConfChange.decode(payload)
         change = Change.of(proposed)
         if raft.changing:
-            return "another change is under way"
+            return UNDER_WAY
         group.membership.changed(change)
     except (MembershipRejected, ValueError) as error:
         return str(error)

@@ -76,10 +76,12 @@ class Peer:
         "connected",
         "groups",
         "idle",
+        "lanes",
         "liveness",
         "lost",
         "queued",
         "refusals",
+        "up",
     )
 
     def __init__(self, address: str) -> None:
@@ -104,6 +106,24 @@ class Peer:
         self.refusals: deque[Envelope] = deque(maxlen=REFUSALS_MAX)
         """The last refusals of forwarded proposals: somebody waits for each."""
         self.queued = False
+        self.lanes: set[Lane] = set()
+        """Our lanes to it that are open."""
+        self.up: bool | None = None
+        """All of them are. None: nobody knows yet."""
+
+    def lane_up(self, lane: Lane) -> bool:
+        """Our stream opened. Whether that makes the host one that is up."""
+        self.lanes.add(lane)
+        if self.up or len(self.lanes) < len(Lane):
+            return False
+        self.up = True
+        return True
+
+    def lane_down(self, lane: Lane) -> bool:
+        """Our stream broke, or could not be opened. Whether that makes the host one that is down."""
+        self.lanes.discard(lane)
+        before, self.up = self.up, False
+        return before is not False
 
     def add_bulk(self, item: Envelope) -> None:
         """Queue one message. What comes after it must not overtake it, so it ends the rows before."""

@@ -39,6 +39,7 @@ from multiraft.errors import (
     MultiraftError,
     StorageFailed,
 )
+from multiraft.events import Events, GroupStopped, HostFailed, LeaderChanged, MembersChanged
 from multiraft.express import Express
 from multiraft.group import Group
 from multiraft.installer import Installer
@@ -70,6 +71,7 @@ from multiraft.raft.core import RaftRole
 from multiraft.raft.failures import ConfChangeRefused, PeerNotFound, RaftFailure, StepLocalMessage
 from multiraft.raft.ready import Ready
 from multiraft.snapshots import Snapshots
+from multiraft.staging import Staging
 from multiraft.statistics import PassHistogram, SchedulerStatistics
 from multiraft.ticker import Ticker
 from multiraft.types import GroupId, Index
@@ -101,6 +103,7 @@ class Scheduler:
         """Why the host does nothing any more."""
         self.closing = False
         self.budget = Budget(config.max_host_uncommitted_bytes)
+        self.events = Events()
 
         self._inbox: deque[tuple[Hello, list[Envelope], int]] = deque()
         self._inbox_messages = 0
@@ -125,6 +128,7 @@ class Scheduler:
             environment.transport,
             environment.snapshots,
             self.groups,
+            self.events,
             call_soon=self._call_soon,
             mark_dirty=self.mark_dirty,
         )
@@ -161,6 +165,7 @@ class Scheduler:
             snapshot_executor,
             apply_executor,
             self._applier,
+            self.events,
             compact=self._compact,
             store_failed=self.fail,
             group_failed=self._group_failed,
@@ -170,6 +175,7 @@ class Scheduler:
             environment.snapshots,
             self._snapshots,
             self._post,
+            self.events,
             step=self._step_core,
             release=self._release,
             members_changed=self._members_changed,
@@ -178,16 +184,20 @@ class Scheduler:
         )
         self.snapshot_sink = self._installer.snapshot_sink
         self.snapshot_received = self._installer.snapshot_received
-        self._departures = Departures(config, self._post, record=self._record_meta)
+        self._staging = Staging(config.election_ticks, config.tick_interval_s, mark_dirty=self.mark_dirty)
+        self.staging_status = self._staging.status
+        self._departures = Departures(config, self._post, self.events, record=self._record_meta)
         self.catalog = Catalog(
             config,
             environment,
             self,
             self.groups,
             self._post,
+            self.events,
             snapshot_executor,
             apply_executor,
             self._writes.submit,
+            linger=self._departures.linger,
         )
         self.peer_up = self._post.peer_up
         self.peer_down = self._post.peer_down
@@ -372,6 +382,8 @@ class Scheduler:
         group.leader_changed()
         if group.raft.role is not RaftRole.LEADER:
             group.proposals.put_down()
+        self._tell_leader(group)
+        self._staging.watch(group)
         # Raft dropped the reads of the old leadership; ask the new leader, if there is one.
         group.reads.ask_again(float("inf"))
         if group.raft.leader:
@@ -383,6 +395,13 @@ class Scheduler:
         else:
             group.no_leader_since = self._clock.now()
         self._intake.watch(group)
+
+    def _tell_leader(self, group: Group) -> None:
+        leader, term = group.leader, group.raft.term
+        if leader != group.told_leader or (leader is not None and term != group.told_term):
+            group.told_leader, group.told_term = leader, term
+            if self.events.on:
+                self.events.emit(LeaderChanged(group.id, leader, term))
 
     def _tick(self, now: float) -> None:
         for group in self.groups.values():
@@ -397,8 +416,10 @@ class Scheduler:
             self._snapshots.start()
         self._ticks += 1
         self._departures.tick()
+        self._staging.tick()
         if self._ticks % (10 * self.config.election_ticks) == 0:
             self._post.sweep()
+            self.events.refresh()
         if self._collecting or self._ticks % self.config.election_ticks == 0:
             self._collect_segments()
 
@@ -472,7 +493,10 @@ class Scheduler:
 
     def _step(self, peer: Hello, group: Group, message: Message) -> None:
         if message.to != group.member_id:
-            return  # for another member of this group
+            # For another member of this group, that was here before. Who does not know may be out itself,
+            # and a learner that is waits for its leader for ever.
+            self._post.tell_if_removed(group, message.sender, peer)
+            return
         if message.sender not in group.routes and self._post.learn(group, message.sender, peer) is None:
             return
         kind = message.type
@@ -578,21 +602,35 @@ class Scheduler:
         led = raft.role is RaftRole.LEADER
         try:
             membership = group.membership.after(change, run.last)
-            raft.apply_conf_change(change)
+            # While this waited for a worker the core may have taken a snapshot from behind it, and
+            # the configuration with it: to change that would make it another one.
+            if run.last >= raft.first_index:
+                raft.apply_conf_change(change)
         except (MembershipRejected, ConfChangeRefused) as error:
             return str(error)
-        self._members_changed(group, membership)
+        # Several at once made a joint configuration.
+        self._members_changed(group, membership, len(change.changes) <= 1)
+        if raft.log.unstable.snapshot is None:
+            # What is in force here must be in force after a restart, too: who was removed stops voting,
+            # and a member that knew only the configuration before might need that vote for ever. Up
+            # to where the log is on disk, or in a batch.
+            commit = min(raft.committed, raft.log.unstable.offset_in_progress - 1)
+            self._writes.batch.hard_state(group.id, HardState(raft.term, raft.vote, commit))
         if led:
             for id_ in before - raft.progress.keys():
                 if id_ != group.member_id:
                     self._departures.tell_later(group, id_, membership.members[id_].address)
         return None
 
-    def _members_changed(self, group: Group, membership: Membership) -> None:
-        leader = group.leader
+    def _members_changed(self, group: Group, membership: Membership, complete: bool) -> None:
+        leader, version = group.leader, group.membership.version
         group.membership = membership
         self._post.connect(group)
         group.members_changed(leader)
+        if self.events.on and membership.version != version:
+            self.events.emit(MembersChanged(group.id, group.members, membership.version, complete))
+        self._tell_leader(group)
+        self._staging.watch(group)
 
     def want_snapshot(self, group: Group, waiter: Waiter | None) -> None:
         """Take a snapshot of the group as soon as may be."""
@@ -615,6 +653,7 @@ class Scheduler:
         """One group's trouble is its own: it stops here, and no other does."""
         if group.failed is None:
             group.stop(error)
+            self.events.emit(GroupStopped(group.id, error))
         self._installer.forget(group)
 
     def fail(self, error: MultiraftError) -> None:
@@ -626,6 +665,8 @@ class Scheduler:
             if group.failed is None:
                 group.stop(error)
         self._stop_helpers(error)
+        self.events.emit(HostFailed(error))
+        self.events.end(error)
         self._env.failed(error)
 
     def _stop_helpers(self, error: MultiraftError) -> None:
@@ -674,6 +715,7 @@ class Scheduler:
         self._stop_helpers(error)
         if self.failure is None:
             self.failure = error
+            self.events.end(error)
             if batch:
                 self._store.submit(batch, lambda: None)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from multiraft.apply import Applier, Work
 from multiraft.errors import MultiraftError, SnapshotInvalid, StateMachineFailed, StorageFailed, StorageFull
+from multiraft.events import Events, SnapshotTaken
 from multiraft.group import Group
 from multiraft.interfaces import Executor, GroupLog, SnapshotFile, SnapshotStore, StateMachine
 from multiraft.messages import Snapshot
@@ -35,6 +36,7 @@ class Snapshots:
         executor: Executor,
         apply_executor: Executor,
         applier: Applier,
+        events: Events,
         *,
         compact: Callable[[Group, Snapshot, Index], None],
         store_failed: Callable[[StorageFailed], None],
@@ -44,6 +46,7 @@ class Snapshots:
         self._executor = executor
         self._apply_executor = apply_executor
         self._applier = applier
+        self._events = events
         self._compact = compact
         self._store_failed = store_failed
         self._group_failed = group_failed
@@ -211,6 +214,8 @@ class Snapshots:
         if file.snapshot.index < group.raft.first_index - 1:
             return  # raft took a newer one from the leader meanwhile, which is being installed
         self.taken += 1
+        if self._events.on:
+            self._events.emit(SnapshotTaken(group.id, file.snapshot.index, file.file_bytes))
         group.snapshot_file = file
         group.snapshot_index = file.snapshot.index
         # A tail stays for followers that are a little behind: entries are cheaper than a snapshot.

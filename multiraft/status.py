@@ -20,6 +20,20 @@ class PeerStatus:
 
 
 @attrs.frozen
+class StagingStatus:
+    """Why a staging member is not promoted yet, as its leader sees it."""
+
+    match: Index
+    """The last index it is known to have on disk."""
+    needed: Index
+    """What it needs to have now to count as caught up."""
+    caught_up_for_s: float
+    """How long it has been caught up without a break."""
+    reason: str
+    """What it, or the leader, is waiting for."""
+
+
+@attrs.frozen
 class GroupStatus:
     """A group as this host sees it, at one moment."""
 
@@ -39,6 +53,8 @@ class GroupStatus:
     """Of the members: the index of the last configuration change applied here; 0: none was."""
     progress: Mapping[MemberId, PeerStatus]
     """Empty unless this host leads the group."""
+    staging: Mapping[MemberId, StagingStatus]
+    """Staging members; empty unless this host leads the group."""
     at_rest: bool
     failed: str | None
     """Why the group is stopped here; None: it runs."""

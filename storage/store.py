@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -16,6 +17,7 @@ from multiraft.storage.cache import EntryCache
 from multiraft.storage.collector import Collection, Collector
 from multiraft.storage.files import storage_error
 from multiraft.storage.format import SegmentHeader
+from multiraft.storage.pace import Pace
 from multiraft.storage.recovery import Progress, Recovered, RecoveryReport, recover
 from multiraft.storage.repair import Repair, plan_repair, repair_log
 from multiraft.storage.segment import Segment, segment_name
@@ -60,6 +62,7 @@ class Store:
     Attributes:
         recovery: What was found when the log was opened.
         repaired: What was done to a damaged log then (SALVAGE); None: it was whole.
+        pace: How long writes take.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Store:
     ) -> None:
         self.recovery = recovery
         self.repaired = repaired
+        self.pace = wal.pace
         self._wal = wal
         self._appender = appender
         self._collector = collector
@@ -155,6 +159,7 @@ def open_store(
     segment_bytes: int = 64 << 20,
     cache_bytes: int = 64 << 20,
     total_bytes: int = 1 << 30,
+    slow_sync_s: float = math.inf,
     recovery: RecoveryMode = RecoveryMode.TORN_TAIL,
     progress: Progress | None = None,
 ) -> Store:
@@ -172,6 +177,7 @@ def open_store(
         cache_bytes: Budget of recent entries kept in memory, for all groups. Default: 64 MiB.
         total_bytes: The collector copies live records out of old segments above this, as long
             as less than seven tenths are live. Default: 1 GiB. Minimum: four segments.
+        slow_sync_s: Writes that take this long, syncs included, are noted in `Store.pace`. Default: none.
         recovery: STRICT refuses a torn tail, SALVAGE repairs a damaged log first (repair.py).
             Default: TORN_TAIL.
         progress: Called with bytes read and bytes in all while the log is read.
@@ -216,6 +222,7 @@ def open_store(
         random=random,
         writer=writer,
         on_failure=on_failure,
+        pace=Pace(slow_sync_s),
     )
     collector = Collector(wal, segment_bytes=segment_bytes, total_bytes=total_bytes)
     return Store(wal, appender, collector, recovered.report, repaired, unlock)

@@ -23,6 +23,7 @@ from multiraft.storage.format import (
     SEGMENT_HEADER_BYTES,
     SegmentHeader,
 )
+from multiraft.storage.pace import Pace
 from multiraft.storage.segment import Segment
 from multiraft.storage.shelf import Shelf
 from multiraft.storage.writer import Writer, WriterFactory
@@ -55,6 +56,7 @@ class Wal:
         random: Random,
         writer: WriterFactory,
         on_failure: Callable[[StorageFailed], None],
+        pace: Pace,
     ) -> None:
         self.shelf = shelf
         self.live_groups = groups
@@ -63,6 +65,7 @@ class Wal:
         self.batches = 0
         self.records = 0
         self.failure: StorageFailed | None = None
+        self.pace = pace
         self._view: Mapping[int, GroupLog] = MappingProxyType(groups)
         self._appender = appender
         self._segment_bytes = segment_bytes
@@ -140,7 +143,8 @@ class Wal:
     # --- Work: what the writer calls ----------------------------------------------------------
 
     def perform(self, jobs: list[LogJob]) -> None:
-        self._appender.perform(jobs)
+        with self.pace:
+            self._appender.perform(jobs)
 
     def rest(self) -> None:
         self._appender.mark_durable()

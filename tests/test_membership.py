@@ -103,6 +103,14 @@ def test_each_step_does_what_it_says() -> None:
     assert Membership.decode(after.encode()) == after
 
 
+def test_a_staging_member_is_a_learner_that_may_be_promoted_or_demoted() -> None:
+    staged = changed(Step(Verb.ADD, 4, "h:4", Role.STAGING))
+    assert staged.conf_state() == ConfState(voters=(1, 2), learners=(3, 4))
+    assert Membership.decode(staged.encode()) == staged
+    for verb, role in ((Verb.PROMOTE, Role.VOTER), (Verb.DEMOTE, Role.LEARNER), (Verb.REMOVE, Role.REMOVED)):
+        assert staged.changed(Change((Step(verb, 4),))).members[4].role is role
+
+
 def test_an_address_that_is_freed_may_be_used_in_the_same_change() -> None:
     assert changed(Step(Verb.ADD, 4, "h:1"), Step(Verb.REMOVE, 1)).members[4].address == "h:1"
     assert changed(Step(Verb.UPDATE, 2, "h:2")).members[2].address == "h:2"
@@ -117,7 +125,7 @@ def test_an_address_that_is_freed_may_be_used_in_the_same_change() -> None:
         ([Step(Verb.ADD, 0, "h:9")], "not an integer"),
         ([Step(Verb.ADD, 4, "h:3")], "member 3 is at h:3"),
         ([Step(Verb.ADD, 4, "h:4"), Step(Verb.ADD, 5, "h:4")], "member 4 is at h:4"),
-        ([Step(Verb.ADD, 4, "h:4", Role.STAGING)], "staging"),
+        ([Step(Verb.ADD, 4, "h:4", Role.REMOVED)], "added as removed"),
         ([Step(Verb.PROMOTE, 1)], "voter already"),
         ([Step(Verb.DEMOTE, 3)], "no voter"),
         ([Step(Verb.REMOVE, 1), Step(Verb.DEMOTE, 2)], "without a voter"),

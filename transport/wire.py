@@ -187,7 +187,7 @@ def _row(group: int, generation: int, message: object) -> Row:
         return (_REMOVAL, group, generation, message.to)
     if isinstance(message, JoinRequest):
         m = message
-        return (_JOIN_REQUEST, group, generation, m.number, m.member, m.address, m.voter, m.add)
+        return (_JOIN_REQUEST, group, generation, m.number, m.member, m.address, m.voter, m.add, m.staging)
     if isinstance(message, JoinAnswer):
         reason = message.refused[:MAX_REASON_CHARACTERS].encode(errors="replace").decode()
         return (_JOIN_ANSWER, group, generation, message.number, reason)
@@ -251,7 +251,7 @@ _HEARTBEAT_RESP_SHAPE: Final = (*[int] * 6, bytes)
 _RARE_SHAPE: Final = (*[int] * 11, bool, bytes, list, list)
 _REFUSED_SHAPE: Final = (*[int] * 5, str)
 _REMOVAL_SHAPE: Final = (*[int] * 4,)
-_JOIN_REQUEST_SHAPE: Final = (*[int] * 5, str, bool, bool)
+_JOIN_REQUEST_SHAPE: Final = (*[int] * 5, str, bool, bool, bool)
 _JOIN_ANSWER_SHAPE: Final = (*[int] * 4, str)
 _RUN_SHAPE: Final = (*[int] * 7, bytes)
 _NUMBERS_SHAPE: Final = (int, list)
@@ -457,10 +457,10 @@ def _read_removal(row: list[Any]) -> Envelope:
 def _read_join_request(row: list[Any]) -> Envelope:
     if tuple(map(type, row)) != _JOIN_REQUEST_SHAPE:
         raise _misshapen("join request", row, _JOIN_REQUEST_SHAPE)
-    kind, group, generation, number, member, address, voter, add = row
+    kind, group, generation, number, member, address, voter, add, staging = row
     _u64_5(kind, group, generation, number, member)
     _check_text(address)
-    return group, generation, JoinRequest(number, member, address, voter, add)
+    return group, generation, JoinRequest(number, member, address, voter, add, staging)
 
 
 def _read_join_answer(row: list[Any]) -> Envelope:

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 import multiraft
-from multiraft import Group, Host, MultiraftError, StateMachine, errors
+from multiraft import EventReader, Group, Host, MultiraftError, StateMachine, errors
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 CODE = re.findall(r"`([^`\n]+)`", PAGE)
@@ -34,6 +34,7 @@ NOT_FOR_PROGRAMS = {
         "stop",
         "watch_leader",
     },  # the scheduler's: see its docstring
+    EventReader: {"put", "wake"},
     errors: {"LogCompacted", "LogUnavailable"},  # between the core and its log
 }
 

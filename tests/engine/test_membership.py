@@ -127,7 +127,7 @@ async def test_joining_says_what_is_wrong_and_leaves_nothing(tmp_path: Path) -> 
         with pytest.raises(MembershipRejected, match="carries no group 9"), trio.fail_after(5):
             await hosts[1].join_group(9, hosts[0].address)
         with pytest.raises(ConfigError):
-            await hosts[1].join_group(9, hosts[0].address, role=Role.STAGING)
+            await hosts[1].join_group(9, hosts[0].address, role=Role.REMOVED)
         # Its data was lost: the id it had must not be used by an empty log.
         first = await hosts[0].create_group(7)
         await first.add_member(Member(5, hosts[1].address, Role.LEARNER))
@@ -164,7 +164,7 @@ async def test_what_does_not_fit_is_refused_at_once_from_any_member(tmp_path: Pa
                     ("named twice", group.change_membership(promote=[4], remove=[4])),
                     ("nothing to change", group.change_membership()),
                     ("not 1", group.remove_member(4, expected=1)),
-                    ("staging", group.add_member(Member(6, "127.0.0.1:3", Role.STAGING))),
+                    ("added as removed", group.add_member(Member(6, "127.0.0.1:3", Role.REMOVED))),
                 ):
                     with pytest.raises(MembershipRejected, match=reason):
                         await call
@@ -308,7 +308,9 @@ async def test_a_removed_member_stops_and_stays_until_its_group_is_removed(tmp_p
         assert hosts[where].group(7) is gone
         rest = [group for group in groups if group is not gone]
         await until(lambda: all(roles(g)[gone.member_id] is Role.REMOVED for g in rest))
-        await until(lambda: gone.failed is not None)
+        # Silent. It has stopped only if it was told before it could apply its removal.
+        await until(lambda: not gone.routes)
+        assert (gone.failed is not None) == (gone.member_id in gone.raft.progress)
     async with reopened(tmp_path, listen) as hosts:
         again = hosts[where].group(7)
         with pytest.raises(MemberRemoved):

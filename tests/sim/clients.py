@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from multiraft.errors import NoLeader, NotLeader, OutcomeUnknown, ProposalDropped
+from multiraft.errors import (
+    GroupNotFound,
+    MemberRemoved,
+    NoLeader,
+    NotLeader,
+    OutcomeUnknown,
+    ProposalDropped,
+)
 from multiraft.group import Group
 from multiraft.types import GroupId, Index
 from tests.sim.linearizability import Kind
@@ -19,6 +26,9 @@ if TYPE_CHECKING:
 
 CERTAIN = (ProposalDropped, NoLeader, NotLeader)
 """Errors after which a proposal is never applied."""
+
+LEFT = (MemberRemoved, GroupNotFound)
+"""The host has no member any more. Likewise, unless the error is an `OutcomeUnknown` as well."""
 
 OUTSTANDING_MAX = 300
 
@@ -47,10 +57,12 @@ class Proposal(Call):
         self.clients.cluster.invariants.done(self.group, self.name, value)
 
     def fail(self, error: Exception) -> None:
-        if isinstance(error, CERTAIN):
+        if isinstance(error, OutcomeUnknown):
+            self._end("unknown")
+        elif isinstance(error, (*CERTAIN, *LEFT)):
             self._end("dropped")
             self.clients.cluster.invariants.refused(self.group, self.name, f"{error!r}")
-        elif isinstance(error, OutcomeUnknown) or self.host.disk_failing:
+        elif self.host.disk_failing:
             self._end("unknown")
         else:
             raise Violation(f"a proposal failed with {error!r}") from error
@@ -80,7 +92,7 @@ class Read(Call):
 
     def fail(self, error: Exception) -> None:
         self._end("unread")
-        if not isinstance(error, NoLeader) and not self.host.disk_failing:
+        if not isinstance(error, (NoLeader, *LEFT)) and not self.host.disk_failing:
             raise Violation(f"a read failed with {error!r}") from error
 
 
@@ -157,7 +169,8 @@ class Clients:
         scheduler = host.scheduler
         if scheduler is None or host.paused or scheduler.failure is not None:
             return None
-        return scheduler.groups.get(group_id)
+        group = scheduler.groups.get(group_id)
+        return None if group is None or group.failed is not None or group.removed is not None else group
 
     def _name(self) -> bytes:
         self._count += 1

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from multiraft.environment import Environment
-from multiraft.errors import MultiraftError, StorageFailed
+from multiraft.errors import MemberRemoved, MultiraftError, StorageFailed
+from multiraft.events import EventReader
 from multiraft.identity import start_identity
 from multiraft.interfaces import MachineFactory, SnapshotOffer
 from multiraft.membership import GroupMeta
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
 
 DATA_DIR = "/data"
+EVENTS_MAX = 100_000
 
 
 class SimHost:
@@ -51,6 +53,10 @@ class SimHost:
         self.scheduler: Scheduler | None = None
         self.hello = Hello("sim", 0, 0, self.address)
         self.machines: dict[GroupId, Chain] = {}
+        self.founded: set[GroupId] = set()
+        """Groups that were made here as the cluster's; never again, once they are durable."""
+        self.events: EventReader | None = None
+        """What happened on the host that the invariants have not seen yet."""
         self.disk_factor = 1.0
         self.disk_stuck_until = 0.0
         self.disk_failing = False
@@ -187,6 +193,7 @@ class SimHost:
         )
         self.machines = {}
         scheduler = Scheduler(self.config, environment)
+        self.events = scheduler.events.reader(EVENTS_MAX)
         self.journal.begin(store.groups())
         scheduler.catalog.load_groups()
         return scheduler
@@ -215,19 +222,23 @@ class SimHost:
         self.cluster.invariants.appended(self, group, run)
 
     def _create_groups(self, scheduler: Scheduler) -> None:
+        if self not in self.cluster.founders:
+            return
+        self.founded.update(scheduler.groups)
         missing = {
             group: (self.cluster.membership(group), GroupMeta(self.cluster.member_id(self, group)))
             for group in self.cluster.group_ids
-            if group not in scheduler.groups
+            if group not in self.founded
         }
         if missing:
-            scheduler.catalog.create_groups(missing, _Nobody(self))
+            scheduler.catalog.create_groups(missing, _Founder(self))
 
     def stop(self, *, power_lost: bool) -> None:
         """The host is gone at once, in the middle of whatever it was doing."""
         assert self.alive
         self.world.log(self.name, "power lost" if power_lost else "killed")
         self.cluster.clients.host_down(self)
+        self.cluster.members.host_down(self)
         self.cluster.network.host_down(self)
         self.scheduler = None
         self.incarnation += 1
@@ -287,7 +298,8 @@ class SimHost:
             return
         finally:
             self._in_pass = False
-        if self.disk_failing and any(group.failed for group in scheduler.groups.values()):
+        failures = [group.failed for group in scheduler.groups.values()]
+        if self.disk_failing and any(e is not None and not isinstance(e, MemberRemoved) for e in failures):
             # A snapshot could not be read. A group that stopped is mended like a host: by a restart.
             self._die_of(StorageFailed("the disk failed under a state machine"))
             return
@@ -321,14 +333,16 @@ class _Incarnation:
             self._host.when_running(event)
 
 
-class _Nobody:
-    """A waiter that does not care, but does not hide errors either."""
+class _Founder:
+    """Waits for the groups that a host of the first members makes."""
 
     def __init__(self, host: SimHost) -> None:
         self._host = host
 
     def resolve(self, value: object) -> None:
-        """The groups are there; the scheduler knows them."""
+        """The groups are durable. If they are ever gone, they were removed."""
+        assert isinstance(value, list)
+        self._host.founded.update(group.id for group in value)
 
     def fail(self, error: Exception) -> None:
         if not self._host.disk_failing:

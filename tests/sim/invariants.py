@@ -7,20 +7,39 @@ touched are looked at, so that checking costs about as much as running.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
 
-from multiraft.errors import LogCompacted
+from multiraft.errors import LogCompacted, MemberRemoved
+from multiraft.events import MembersChanged
 from multiraft.group import Group
-from multiraft.messages import Envelope, Message, MessageType, Run
+from multiraft.membership import Change, Membership, Verb
+from multiraft.messages import ConfChange, Envelope, Message, MessageType, Run
 from multiraft.raft.core import RaftRole
-from multiraft.types import Entry, GroupId, Index, MemberId, Term
+from multiraft.types import Entry, GroupId, Index, Member, MemberId, Role, Term
 from tests.sim.machines import ID_BYTES, Chain, State
 from tests.sim.world import Violation, World
 
 if TYPE_CHECKING:
     from tests.sim.host import SimHost
+
+
+@attrs.frozen
+class Configuration:
+    """Who belongs to a group, and whose majorities it takes. `outgoing`: empty unless it is joint."""
+
+    members: Mapping[MemberId, Member]
+    outgoing: frozenset[MemberId] = frozenset()
+
+    @property
+    def voters(self) -> frozenset[MemberId]:
+        return frozenset(id_ for id_, member in self.members.items() if member.role is Role.VOTER)
+
+    def __str__(self) -> str:
+        roles = " ".join(f"{id_} {member.role.value}" for id_, member in sorted(self.members.items()))
+        return roles + (f" from {sorted(self.outgoing)}" if self.outgoing else "")
 
 
 @attrs.define(eq=False)
@@ -42,6 +61,10 @@ class GroupHistory:
     """Proposals that a caller was told will never be applied."""
     vouched: Index = 0
     """The newest proposal that somebody was told is done, or saw in a read."""
+    configurations: dict[Index, Configuration] = attrs.field(factory=dict)
+    """By version: the index of the entry that made it; 0: as the group was made."""
+    places: dict[MemberId, SimHost] = attrs.field(factory=dict)
+    """Which host each member lives on, or was meant to."""
 
     @property
     def last_committed(self) -> Index:
@@ -55,6 +78,8 @@ class Seen:
     term: Term
     role: RaftRole
     commit: Index
+    version: Index = 0
+    """Of the members."""
 
 
 class Invariants:
@@ -64,14 +89,23 @@ class Invariants:
         self._world = world
         self.groups: dict[GroupId, GroupHistory] = {}
         self._seen: dict[tuple[str, GroupId], Seen] = {}
-        self._hosts: list[SimHost] = []
+        self._member_of: dict[tuple[str, GroupId], MemberId] = {}
+        """The last member that was made on each host."""
         self.checked = 0
 
-    def add_host(self, host: SimHost) -> None:
-        self._hosts.append(host)
-
-    def add_group(self, group: GroupId) -> None:
+    def add_group(self, group: GroupId, membership: Membership) -> None:
         self.groups[group] = GroupHistory()
+        self.groups[group].configurations[0] = Configuration(membership.members)
+
+    def place(self, host: SimHost, group: GroupId, member: MemberId) -> None:
+        """A member is about to be made on `host`."""
+        self.groups[group].places[member] = host
+        self._member_of[host.name, group] = member
+        self._seen.pop((host.name, group), None)
+
+    def forget(self, host: SimHost, group: GroupId) -> None:
+        """The group is about to be deleted from `host`."""
+        self._seen.pop((host.name, group), None)
 
     def host_up(self, host: SimHost) -> None:
         for group in self.groups:
@@ -81,8 +115,9 @@ class Invariants:
 
     def after_pass(self, host: SimHost) -> None:
         assert host.scheduler is not None
+        self._hear(host)
         for group in host.scheduler.groups.values():
-            if host.scheduler.failure is not None:
+            if host.scheduler.failure is not None or isinstance(group.failed, MemberRemoved):
                 continue
             raft = group.raft
             if group.failed is not None:
@@ -91,10 +126,25 @@ class Invariants:
             seen = self._seen.get(key)
             if seen is None:
                 seen = self._seen[key] = Seen(raft.term, RaftRole.FOLLOWER, 0)
-            elif seen.term == raft.term and seen.role is raft.role and seen.commit == raft.committed:
+            elif (
+                seen.term == raft.term
+                and seen.role is raft.role
+                and seen.commit == raft.committed
+                and seen.version == group.membership.version
+            ):
                 continue
             self._check_group(host, group, seen)
             seen.term, seen.role, seen.commit = raft.term, raft.role, raft.committed
+            seen.version = group.membership.version
+
+    def _hear(self, host: SimHost) -> None:
+        """Take in the configurations that the host has applied, each of them, in order."""
+        assert host.events is not None
+        queue = host.events._queue
+        while queue:
+            event = queue.popleft()
+            if isinstance(event, MembersChanged):
+                self.configurations_agree(host, event)
 
     def _check_group(self, host: SimHost, group: Group, seen: Seen) -> None:
         raft = group.raft
@@ -104,6 +154,7 @@ class Invariants:
             f"group {group.id} {raft.role.name.lower()} term {raft.term} commit {raft.committed} "
             f"applied {group.applied} last {raft.last_index}",
         )
+        self.the_core_has_the_same_members(host, group)
         self.term_never_falls(host, group, seen)
         self.commit_never_falls(host, group, seen)
         leads = raft.role is RaftRole.LEADER
@@ -180,20 +231,89 @@ class Invariants:
                 if index != history.last_committed + 1:
                     raise Violation(f"{host.name}: group {group.id}: nobody committed before {index}")
                 history.committed.append((term, raft.term))
-                self.committed_means_on_a_majority(group, index, term)
+                self._hear(host)
+                self.committed_means_on_a_majority(group, seen, index, term)
 
-    def committed_means_on_a_majority(self, group: Group, index: Index, term: Term) -> None:
-        """§3.3: an entry is committed once it is *stored* on a majority, durably (§3.8)."""
-        stored = 0
-        for host in self._hosts:
-            log = host.journal.durable.get(group.id)
-            if log is not None and (log.base > index or log.term(index) == term):
-                stored += 1
-        if 2 * stored <= len(self._hosts):
+    def committed_means_on_a_majority(self, group: Group, seen: Seen, index: Index, term: Term) -> None:
+        """§3.3: an entry is committed once it is *stored* on a majority, durably (§3.8).
+
+        Of the configuration in force on its leader, which may have changed within the pass; of both
+        its halves if it is joint (§4.3).
+        """
+        history = self.groups[group.id]
+        stored = {id_ for id_, host in history.places.items() if self._has(host, group.id, id_, index, term)}
+        versions = [v for v in history.configurations if seen.version <= v <= group.membership.version]
+        if not any(_decides(history.configurations[version], stored) for version in versions):
+            shown = "; ".join(f"{version}: {history.configurations[version]}" for version in versions)
             raise Violation(
-                f"group {group.id}: ({index}, {term}) counts as committed but is durable on {stored} of "
-                f"{len(self._hosts)} hosts (§3.3)"
+                f"group {group.id}: ({index}, {term}) counts as committed but is durable on {sorted(stored)} "
+                f"alone; the members are {shown} (§3.3)"
             )
+
+    def _has(self, host: SimHost, group: GroupId, member: MemberId, index: Index, term: Term) -> bool:
+        if self._member_of.get((host.name, group)) != member:
+            return False  # that one was deleted
+        log = host.journal.durable.get(group)
+        return log is not None and (log.base > index or log.term(index) == term)
+
+    # --- members -----------------------------------------------------------------------------
+
+    def configurations_agree(self, host: SimHost, event: MembersChanged) -> None:
+        """§4.1: the configuration at an index is the same on every member that has applied it."""
+        history = self.groups[event.group]
+        known = history.configurations
+        before = known[max(version for version in known if version < event.version)]
+        outgoing = before.voters if not event.complete else frozenset()
+        found = Configuration(dict(event.members), outgoing)
+        if event.version not in known:
+            self.majorities_overlap(host, event, before, found)
+            known[event.version] = found
+            self._world.log(host.name, f"group {event.group} has members {found} at {event.version}")
+        elif known[event.version] != found:
+            raise Violation(
+                f"{host.name}: the members of group {event.group} at {event.version} are {found}, where "
+                f"others have {known[event.version]} (§4.1)"
+            )
+
+    def majorities_overlap(
+        self, host: SimHost, event: MembersChanged, before: Configuration, found: Configuration
+    ) -> None:
+        """§4.1: one voter at a time, or through a joint configuration (§4.3)."""
+        steps = before.voters ^ found.voters
+        if (before.outgoing and steps) or (not before.outgoing and not found.outgoing and len(steps) > 1):
+            raise Violation(
+                f"{host.name}: group {event.group} went from {before} to {found} at {event.version}: "
+                "majorities need not overlap (§4.1)"
+            )
+
+    def the_core_has_the_same_members(self, host: SimHost, group: Group) -> None:
+        """What programs are shown is what raft counts by, but while a snapshot is being installed."""
+        assert host.scheduler is not None
+        installing = group in host.scheduler._installer.installing
+        if installing or group.restoring or group.raft.log.unstable.snapshot is not None:
+            return
+        state, members = group.raft.conf_state(), group.membership.members
+        voters = {id_ for id_, member in members.items() if member.role is Role.VOTER}
+        others = {id_ for id_, member in members.items() if member.role in (Role.LEARNER, Role.STAGING)}
+        if set(state.voters) != voters or {*state.learners, *state.learners_next} != others:
+            raise Violation(f"{host.name}: group {group.id} counts by {state} and shows {dict(members)}")
+
+    def staging_members_catch_up_first(self, host: SimHost, group_id: GroupId, run: Run) -> None:
+        """§4.2.1: a promotion that no program asked for is of a member that has nine tenths of the log."""
+        if host.scheduler is None or not run.kind or run.origin or not run.payloads[0]:
+            return
+        raft = host.scheduler.groups[group_id].raft
+        if raft.role is not RaftRole.LEADER or raft.term != run.term:
+            return
+        for step in Change.of(ConfChange.decode(run.payloads[0])).steps:
+            member = self.groups[group_id].places[step.id]
+            log = member.journal.durable.get(group_id)
+            has = 0 if log is None else log.last
+            if step.verb is not Verb.PROMOTE or 10 * has < 9 * (run.first - 1):
+                raise Violation(
+                    f"{host.name}: group {group_id} promotes {step.id} by itself, which has {has} of "
+                    f"{run.first - 1} entries (§4.2.1)"
+                )
 
     # --- the log -----------------------------------------------------------------------------
 
@@ -201,6 +321,7 @@ class Invariants:
         """`run` goes into a host's log (it is not durable yet)."""
         log = host.journal.newest[group_id]
         self.leader_append_only(host, group_id, run)
+        self.staging_members_catch_up_first(host, group_id, run)
         self.log_matching(host, group_id, run, log.term(run.first - 1))
 
     def leader_append_only(self, host: SimHost, group_id: GroupId, run: Run) -> None:
@@ -244,7 +365,9 @@ class Invariants:
 
         In a later term they may have been replaced since, which is no lie.
         """
-        log = host.journal.durable[group_id]
+        log = host.journal.durable.get(group_id)
+        if log is None:
+            return  # the group was deleted since
         if log.hard.term < message.term or (log.hard.term == message.term and log.last < message.index):
             raise Violation(
                 f"{host.name}: group {group_id} acknowledged {message.index} in term {message.term}; "
@@ -253,7 +376,10 @@ class Invariants:
 
     def votes_are_durable(self, host: SimHost, group_id: GroupId, message: Message) -> None:
         """§3.8: a server persists its term and vote before it answers."""
-        hard = host.journal.durable[group_id].hard
+        log = host.journal.durable.get(group_id)
+        if log is None:
+            return  # the group was deleted since
+        hard = log.hard
         if hard.term < message.term or (hard.term == message.term and hard.vote != message.to):
             raise Violation(
                 f"{host.name}: group {group_id} voted for {message.to} in term {message.term}; durable is "
@@ -356,3 +482,9 @@ class Invariants:
         if history.states.get(state.index) != state:
             raise Violation(f"group {group}: a read saw a state that never was, after {state.index}")
         history.vouched = max(history.vouched, state.index)
+
+
+def _decides(configuration: Configuration, stored: set[MemberId]) -> bool:
+    """Whether `stored` is a majority of each half."""
+    halves = (configuration.voters, configuration.outgoing)
+    return all(2 * len(half & stored) > len(half) for half in halves if half)

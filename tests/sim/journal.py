@@ -138,6 +138,7 @@ class RecordingBatch:
         self._on_append = on_append
         self._made: dict[GroupId, LogModel] = {}
         self._operations: list[tuple[GroupId, Operation]] = []
+        self._removed: list[GroupId] = []
 
     def __bool__(self) -> bool:
         return bool(self.real)
@@ -147,6 +148,8 @@ class RecordingBatch:
             logs[group] = log.copy()
         for group, change in self._operations:
             change(logs[group])
+        for group in self._removed:
+            del logs[group]
 
     def _do(self, group: GroupId, change: Operation) -> None:
         self._operations.append((group, change))
@@ -181,7 +184,9 @@ class RecordingBatch:
         self._do(group, _compact(snapshot, max(index, self._journal.durable[group].base)))
 
     def remove(self, group: GroupId) -> None:
-        raise NotImplementedError("no simulation removes groups")
+        self.real.remove(group)
+        self._removed.append(group)
+        del self._journal.newest[group]
 
 
 class RecordingStore:

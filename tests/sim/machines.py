@@ -112,6 +112,10 @@ class Chain(StateMachine):
         if self._drive is not None:
             self._drive.sync(self.group)
 
+    def discard(self) -> None:
+        if self._drive is not None:
+            self._drive.saved.pop(self.group, None)
+
     def _save(self, index: Index) -> None:
         if self._drive is not None:
             self.applied_index = index

@@ -74,6 +74,10 @@ class Plan:
     snapshot_interval_entries: int
     snapshot_keep_entries: int
     max_snapshot_files: int
+    change_every_s: float
+    """Between membership changes; 0: the members stay who they are."""
+    spare_hosts: int
+    """Hosts that start without groups; some may join."""
 
     @property
     def election_s(self) -> float:
@@ -145,4 +149,6 @@ def draw_plan(seed: int) -> Plan:
         snapshot_interval_entries=pick((7, 25, 100, 10_000)),
         snapshot_keep_entries=pick((0, 5, 20)),
         max_snapshot_files=pick((0, 1, 3)),
+        change_every_s=pick((0.0, 0.0, 0.08, 0.2, 0.6)),
+        spare_hosts=pick((0, 1, 2, 3)),
     )

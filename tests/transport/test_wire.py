@@ -96,7 +96,8 @@ def messages(draw: st.DrawFn) -> HostMessage:
     if choice == "removal":
         return Removal(draw(u64))
     if choice == "join":
-        return JoinRequest(draw(u64), draw(u64), draw(text), draw(st.booleans()), draw(st.booleans()))
+        flags = [draw(st.booleans()) for _ in range(3)]
+        return JoinRequest(draw(u64), draw(u64), draw(text), *flags)
     if choice == "joined":
         return JoinAnswer(draw(u64), draw(text))
     if choice == "refused":
