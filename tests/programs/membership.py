@@ -141,6 +141,7 @@ async def scenario(hosts: list[Host]) -> None:
     await first.remove_member(ghost.id)
     assert ghost.id not in roles(first)
     # Its id is burnt, its address is free.
+    assert first.members[ghost.id].role is Role.REMOVED
     assert str(ghost.id) in await rejected(
         lambda: first.add_member(Member(ghost.id, "127.0.0.1:3", role=Role.LEARNER))
     )

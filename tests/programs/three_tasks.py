@@ -78,7 +78,7 @@ async def main() -> None:
                         listen="127.0.0.1:0",
                         tick_interval_s=0.02,
                         drain_s=0.2,
-                        leader_wait_s=0.5 if name == "b" else 10.0,
+                        leader_wait_s=0.25 if name == "b" else 10.0,
                         forward_proposals=name != "c",
                     )
                 )
@@ -159,7 +159,7 @@ async def main() -> None:
                     pass
                 else:
                     raise AssertionError("worked without a quorum")
-            assert trio.current_time() - started >= 4 * 0.4
+            assert trio.current_time() - started >= 4 * 0.2
             # The timeout of the caller comes first.
             with trio.move_on_after(0.05) as scope:
                 await lonely.propose(b"nobody")
