@@ -15,6 +15,7 @@ from multiraft.errors import GroupExists as GroupExists
 from multiraft.errors import GroupFailed as GroupFailed
 from multiraft.errors import GroupNotFound as GroupNotFound
 from multiraft.errors import HostClosed as HostClosed
+from multiraft.errors import MemberForgotten as MemberForgotten
 from multiraft.errors import MemberRemoved as MemberRemoved
 from multiraft.errors import MembershipRejected as MembershipRejected
 from multiraft.errors import MultiraftError as MultiraftError

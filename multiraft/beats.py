@@ -25,11 +25,15 @@ class Beater:
         post: Post,
         *,
         step: Callable[[Group, Message], None],
+        admit: Callable[[Hello, Group, Message], bool],
+        foreign: Callable[[Hello, Group, int, Message], None],
         mark_dirty: Callable[[Group], None],
     ) -> None:
         self._groups = groups
         self._post = post
         self._step = step
+        self._admit = admit
+        self._foreign = foreign
         self._mark_dirty = mark_dirty
 
     def gather(self, group: Group) -> None:
@@ -44,13 +48,20 @@ class Beater:
 
     def hear(self, host: Hello, rows: list[int]) -> None:
         """Beats of another host's groups."""
-        groups = self._groups
+        groups, host_id = self._groups, host.host_id
         for group_id, generation, to, sender, term, commit in zip(*[iter(rows)] * BEAT_FIELDS, strict=True):
             group = groups.get(group_id)
-            if group is None or group.failed is not None or generation != group.generation:
+            if group is None or group.failed is not None:
+                continue
+            if generation != group.generation:
+                self._foreign(host, group, generation, Message(MessageType.HEARTBEAT, to, sender, term))
                 continue
             if to != group.member_id:
                 continue
+            if group.hosts.get(sender) != host_id:
+                beat = Message(MessageType.HEARTBEAT, to, sender, term, commit=commit)
+                if not self._admit(host, group, beat):
+                    continue
             peer: Peer | None = group.routes.get(sender)
             if peer is None:
                 peer = self._post.learn(group, sender, host)
@@ -69,15 +80,19 @@ class Beater:
                 self._step(group, Message(MessageType.HEARTBEAT, to, sender, term, commit=commit))
                 self._mark_dirty(group)
 
-    def hear_acks(self, rows: list[int]) -> None:
+    def hear_acks(self, host: Hello, rows: list[int]) -> None:
         """Another host's answers to our beats."""
-        groups = self._groups
+        groups, host_id = self._groups, host.host_id
         for group_id, generation, to, sender, term in zip(*[iter(rows)] * BEAT_ACK_FIELDS, strict=True):
             group = groups.get(group_id)
             if group is None or group.failed is not None or generation != group.generation:
                 continue
             if to != group.member_id or sender not in group.routes:
                 continue
+            if group.hosts.get(sender) != host_id:
+                ack = Message(MessageType.HEARTBEAT_RESP, to, sender, term)
+                if not self._admit(host, group, ack):
+                    continue
             if not group.raft.hear_beat_ack(sender, term):
                 self._step(group, Message(MessageType.HEARTBEAT_RESP, to, sender, term))
                 self._mark_dirty(group)

@@ -24,11 +24,15 @@ from multiraft.post import Post
 from multiraft.proposals import Waiter
 from multiraft.raft.core import CoreConfig, Raft
 from multiraft.served import ServedLog
-from multiraft.snapshots import INITIAL_INDEX, restore_machine
+from multiraft.snapshots import INITIAL_INDEX, Standing, restore_failure, restore_machine
 from multiraft.types import GroupId, Index, Role
 
 _MEMBER_UNKNOWN = MEMBER_ID_MAX
 """Shown as the member id of a group of which the log kept nothing but its own id."""
+
+
+CREATE_BATCH_GROUPS = 1000
+"""Groups made per write to the log: few syncs, and no write that holds up the others long."""
 
 
 class Catalog:
@@ -75,32 +79,35 @@ class Catalog:
         for count, log in enumerate(logs.values(), 1):
             if log.group == UNKNOWN_GROUPS:
                 continue
-            machine = self._machine(log.group)
+            machine = self.machine(log.group)
             if log.damage:
                 self._open_damaged(log, machine)
                 continue
             trouble: MultiraftError | None = None
-            file, stands = None, log.snapshot_point.index
+            standing = Standing(None, log.snapshot_point.index, restore=False)
             try:
                 files = self._env.snapshots.files(log.group)
-                file, stands = restore_machine(log, files, self._env.snapshots, machine)
+                standing = restore_machine(log, files, self._env.snapshots, machine)
             except MultiraftError as error:
                 trouble = error
             except OSError:
                 raise  # the disk's trouble is everybody's
             except Exception as error:
-                trouble = StateMachineFailed(f"group {log.group}: restore: {error!r}")
-                trouble.__cause__ = error
-            group = self._open(log, machine, stands, restarted=True)
-            group.snapshot_file = file
-            if trouble is not None:
-                if group.failed is None:
-                    group.stop(trouble if group.removed is None else group.removed)
-            elif group.failed is None and group.raft.conf_state().voters == (group.member_id,):
-                group.raft.campaign()  # nobody else can lead, so there is nothing to wait for
-                self._host.mark_dirty(group)
+                trouble = restore_failure(log.group, error)
+            group = self.bring_back(log, machine, standing)
+            if trouble is not None and group.failed is None:
+                group.stop(trouble if group.removed is None else group.removed)
             if progress is not None:
                 progress(count, len(logs))
+
+    def bring_back(self, log: GroupLog, machine: StateMachine, standing: Standing) -> Group:
+        """Open a group that is in the log; `machine` stands where `standing` says."""
+        group = self._open(log, machine, standing.index, restarted=True)
+        group.snapshot_file = standing.file
+        if group.failed is None and group.raft.conf_state().voters == (group.member_id,):
+            group.raft.campaign()  # nobody else can lead, so there is nothing to wait for
+            self._host.mark_dirty(group)
+        return group
 
     def create_groups(
         self,
@@ -108,6 +115,9 @@ class Catalog:
         waiter: Waiter,
     ) -> None:
         """Make groups, durable with few syncs; `waiter` gets the list of them, in order.
+
+        Their ids are taken and their machines made before the first is written, so that only a host
+        that stops in between leaves a part of them.
 
         Without a membership: a blank member of a group that exists elsewhere. Its log starts
         before that of any other, so that its leader can only bring it up by a snapshot, which
@@ -118,51 +128,76 @@ class Catalog:
             StateMachineFailed: The factory raised; none was made.
             HostClosed, StorageFailed: The host cannot take any.
         """
-        for group_id in wanted:
-            if group_id in self._groups or group_id in self._changing:
-                raise GroupExists(group_id)
+        self.check_free(wanted)
         # Before anything is written: a group whose machine cannot be made must not be in the log.
         machines: dict[GroupId, StateMachine] = {}
         try:
             for group_id in wanted:
-                machines[group_id] = self._machine(group_id)
+                machines[group_id] = self.machine(group_id)
         except Exception as error:
             raise StateMachineFailed(f"the machine factory failed: {error!r}") from error
-        batch = self._env.store.batch()
-        for group_id, (membership, meta) in wanted.items():
-            if membership is None:
-                batch.create(group_id, meta.encode(), HardState(), Snapshot())
-                continue
-            # The same on every member whatever the order of the list: that makes it a cluster.
-            point = Snapshot(INITIAL_INDEX, 1, membership.conf_state(), membership.encode())
-            batch.create(group_id, meta.encode(), HardState(term=1, commit=INITIAL_INDEX), point)
-        self._changing.update(wanted)
-        self._waiters.add(waiter)
+        self.reserve(wanted, waiter)
+        ids = list(wanted)
+        made: list[Group] = []
 
-        def done() -> None:
-            self._changing.difference_update(wanted)
+        def write() -> None:
+            part = {group_id: wanted[group_id] for group_id in ids[len(made) :][:CREATE_BATCH_GROUPS]}
+            if not part:
+                self.resolve(waiter, made)
+            elif waiter in self._waiters:  # otherwise the host stopped meanwhile
+                batch = self._env.store.batch()
+                for group_id, (membership, meta) in part.items():
+                    batch.create(group_id, meta.encode(), *_beginning(membership))
+                self._submit(batch, lambda: opened(part))
+
+        def opened(part: Iterable[GroupId]) -> None:
+            self._changing.difference_update(part)
             logs = self._env.store.groups()
-            groups = [
-                self._open(logs[group_id], machine, logs[group_id].snapshot_point.index)
-                for group_id, machine in machines.items()
-            ]
-            for group in groups:
+            for group_id in part:
+                log = logs[group_id]
+                group = self._open(log, machines[group_id], log.snapshot_point.index)
                 if self._events.on:
                     self._events.emit(GroupCreated(group.id, group.member_id))
                 if group.membership.members:
                     self._campaign_early(group)
-            self._resolve(waiter, groups)
+                made.append(group)
+            write()
 
         def cleared(_: None, error: BaseException | None) -> None:
             if error is None:
-                self._submit(batch, done)
+                write()
             else:
-                self._changing.difference_update(wanted)
-                self._fail(waiter, StorageFailed(f"deleting snapshots of former groups failed: {error}"))
+                failure = StorageFailed(f"deleting snapshots of former groups failed: {error}")
+                self.give_up(wanted, waiter, failure)
 
         # The power may have failed between the end of a former group's log and that of its files.
         # One that fits the new log by its index and term would be restored at the next start.
         self._executor.submit(lambda: self._delete_files(wanted), cleared)
+
+    def reserve(self, group_ids: Iterable[GroupId], waiter: Waiter) -> None:
+        """Keep others from making groups of these ids; `resolve` or `give_up` ends it.
+
+        Raises:
+            GroupExists: One of them is here, or is being made or removed; nothing was reserved.
+        """
+        self.check_free(group_ids)
+        self._changing.update(group_ids)
+        self._waiters.add(waiter)
+
+    def check_free(self, group_ids: Iterable[GroupId]) -> None:
+        """Raises: GroupExists when one of the ids is in use."""
+        for group_id in group_ids:
+            if group_id in self._groups or group_id in self._changing:
+                raise GroupExists(group_id)
+
+    def release(self, group_id: GroupId) -> None:
+        """The group is here now, or not any more."""
+        self._changing.discard(group_id)
+
+    def give_up(self, group_ids: Iterable[GroupId], waiter: Waiter, error: MultiraftError) -> None:
+        """Nothing comes of what was reserved."""
+        self._changing.difference_update(group_ids)
+        self.fail(waiter, error)
 
     @property
     def busy(self) -> bool:
@@ -175,12 +210,14 @@ class Catalog:
         for waiter in waiters:
             waiter.fail(error)
 
-    def _resolve(self, waiter: Waiter, value: object) -> None:
+    def resolve(self, waiter: Waiter, value: object) -> None:
+        """Tell `waiter`, unless the host stopped and it was told so."""
         if waiter in self._waiters:
             self._waiters.discard(waiter)
             waiter.resolve(value)
 
-    def _fail(self, waiter: Waiter, error: MultiraftError) -> None:
+    def fail(self, waiter: Waiter, error: MultiraftError) -> None:
+        """As `resolve`."""
         if waiter in self._waiters:
             self._waiters.discard(waiter)
             waiter.fail(error)
@@ -189,7 +226,8 @@ class Catalog:
         for group_id in group_ids:
             self._env.snapshots.remove(group_id)
 
-    def _machine(self, group_id: GroupId) -> StateMachine:
+    def machine(self, group_id: GroupId) -> StateMachine:
+        """A new machine for a group. Raises: whatever the factory does."""
         machine: object = self._env.machines(group_id)
         if not isinstance(machine, StateMachine):
             raise TypeError(f"machines({group_id}) returned {machine!r}, which is no StateMachine")
@@ -224,7 +262,7 @@ class Catalog:
         def discarded(_: None, error: BaseException | None) -> None:
             if error is not None:
                 failure = StorageFailed(f"deleting the state of group {group_id} failed: {error!r}")
-                self._fail(waiter, failure)
+                self.fail(waiter, failure)
                 return
             batch = self._env.store.batch()
             batch.remove(group_id)
@@ -237,9 +275,9 @@ class Catalog:
             if error is None:
                 if self._events.on:
                     self._events.emit(GroupRemoved(group_id))
-                self._resolve(waiter, None)
+                self.resolve(waiter, None)
             else:
-                self._fail(waiter, StorageFailed(f"deleting snapshots of group {group_id} failed: {error}"))
+                self.fail(waiter, StorageFailed(f"deleting snapshots of group {group_id} failed: {error}"))
 
         # The machine's state first: found without a log it would pass for applied. Then the log,
         # and only then the files, for a group in the log must have the snapshot it stands on.
@@ -332,3 +370,12 @@ class Catalog:
         self._post.connect(group)
         self._host.mark_dirty(group)
         return group
+
+
+def _beginning(membership: Membership | None) -> tuple[HardState, Snapshot]:
+    """Where a new group's log starts: see `Catalog.create_groups`."""
+    if membership is None:
+        return HardState(), Snapshot()
+    # The same on every member whatever the order of the list: that makes it a cluster.
+    point = Snapshot(INITIAL_INDEX, 1, membership.conf_state(), membership.encode())
+    return HardState(term=1, commit=INITIAL_INDEX), point

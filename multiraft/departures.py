@@ -52,7 +52,8 @@ class Departures:
         if group.removed is not None or group.failed is not None:
             return
         error = MemberRemoved(f"member {group.member_id} was removed from group {group.id}")
-        self._record(group, attrs.evolve(GroupMeta.decode(group.log.meta), removed=True))
+        group.meta = attrs.evolve(group.meta, removed=True)
+        self._record(group, group.meta)
         group.set_removed(error)
         if self._events.on:
             self._events.emit(OwnMemberRemoved(group.id, group.member_id))

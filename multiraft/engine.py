@@ -42,8 +42,10 @@ from multiraft.messages import Envelope, Hello, JoinRequest, Lane
 from multiraft.process import tuned
 from multiraft.routes import FRAME_BYTES_MAX
 from multiraft.scheduler import Scheduler
+from multiraft.starting import RecoveryCalls, check_group_id, random_id
 from multiraft.statistics import SchedulerStatistics
 from multiraft.storage.files import OsFiles
+from multiraft.storage.importer import Importer
 from multiraft.storage.repair import Repair
 from multiraft.storage.snapshots import SnapshotFiles
 from multiraft.storage.store import Store, StoreStatistics, open_store
@@ -55,9 +57,6 @@ from multiraft.transport.tls import load_tls, own_fault
 from multiraft.types import GroupId, Member, MemberId, Role
 from multiraft.waiters import TaskWaiter
 from multiraft.workers import ThreadExecutor
-
-CREATE_BATCH_GROUPS = 1000
-"""Groups made per write to the log: few syncs, and no write that holds up the others long."""
 
 ASK_AGAIN_S_MIN, ASK_AGAIN_S_MAX = 0.1, 2.0
 """How long a host that joins waits for an answer before it asks again."""
@@ -126,7 +125,7 @@ class _Receiver:
             self.scheduler.snapshot_received(peer, offer, sink)
 
 
-class Host:
+class Host(RecoveryCalls):
     """One open host. Made by `open_host`; all of its methods belong in the trio thread."""
 
     http_address: str | None = None
@@ -139,9 +138,13 @@ class Host:
         store: Store,
         transport: HttpTransport,
         departed: Departed,
+        importer: Importer,
     ) -> None:
         self.config = config
         self._departed = departed
+        self._importer = importer
+        self._joins: dict[GroupId, trio.Lock] = {}
+        """One call of `join_group` at a time for each group."""
         self._scheduler = scheduler
         self._store = store
         self._transport = transport
@@ -187,11 +190,11 @@ class Host:
             StorageFailed, HostClosed: The host cannot take it.
         """
         if members is None:
-            own = random.SystemRandom().randrange(1, 1 << 63)
+            own = random_id()
             alone = [Member(own, self.address)]
-            wanted = {self._check_group_id(group_id): self._place(group_id, alone, limits)}
+            wanted = {check_group_id(group_id): self._place(group_id, alone, limits)}
             return (await self._create(wanted))[group_id]
-        groups = await self.create_groups({self._check_group_id(group_id): members}, **limits)
+        groups = await self.create_groups({check_group_id(group_id): members}, **limits)
         return groups[group_id]
 
     async def create_groups(
@@ -201,23 +204,17 @@ class Host:
         if not isinstance(groups, Mapping):
             raise ConfigError("groups", f"{groups!r} is not a mapping of group ids to lists of Members")
         wanted = {
-            self._check_group_id(group_id): self._place(group_id, members, limits)
+            check_group_id(group_id): self._place(group_id, members, limits)
             for group_id, members in groups.items()
         }
         self._scheduler.catalog.check_may_be_new(wanted)
         return await self._create(wanted)
 
     async def _create(self, wanted: Mapping[GroupId, tuple[Membership, GroupMeta]]) -> dict[GroupId, Group]:
-        made: dict[GroupId, Group] = {}
-        ids = list(wanted)
-        for start in range(0, len(ids), CREATE_BATCH_GROUPS):
-            part = {group_id: wanted[group_id] for group_id in ids[start : start + CREATE_BATCH_GROUPS]}
-            self._scheduler.check_open()
-            waiter = TaskWaiter()
-            self._scheduler.catalog.create_groups(part, waiter)
-            for group in cast("list[Group]", await waiter.wait()):
-                made[group.id] = group
-        return made
+        self._scheduler.check_open()
+        waiter = TaskWaiter()
+        self._scheduler.catalog.create_groups(wanted, waiter)
+        return {group.id: group for group in cast("list[Group]", await waiter.wait())}
 
     async def join_group(self, group_id: GroupId, via: str, *, role: Role = Role.VOTER) -> Group:
         """Make this host a member of a group that other hosts carry.
@@ -243,13 +240,22 @@ class Host:
             ConfigError: The id, the address or the role makes no sense.
             StateMachineFailed, StorageFailed, HostClosed: The host cannot take it.
         """
+        lock = self._joins.setdefault(check_group_id(group_id), trio.Lock())
+        try:
+            async with lock:
+                return await self._join(group_id, via, role)
+        finally:
+            if not lock.statistics().tasks_waiting:
+                self._joins.pop(group_id, None)
+
+    async def _join(self, group_id: GroupId, via: str, role: Role) -> Group:
         via = dialable(via, "via")
         if role not in (Role.VOTER, Role.LEARNER, Role.STAGING):
             raise ConfigError("role", f"a host joins as voter, learner or staging member, not as {role!r}")
         self._scheduler.check_open()
-        group = self.groups.get(self._check_group_id(group_id))
+        group = self.groups.get(group_id)
         fresh = group is None
-        own = random.SystemRandom().randrange(1, 1 << 63) if group is None else group.member_id
+        own = random_id() if group is None else group.member_id
         request = JoinRequest(
             0, own, self.address, role is Role.VOTER, add=False, staging=role is Role.STAGING
         )
@@ -260,10 +266,12 @@ class Host:
             (group,) = cast("list[Group]", await waiter.wait())
         else:
             group.check_running()
+            if own not in group.members:
+                self._agree(group, await self._ask(via, group_id, request), via)
         if own not in group.members:
             request.add = True
             try:
-                await self._ask(via, group_id, request)
+                self._agree(group, await self._ask(via, group_id, request), via)
             except MembershipRejected:
                 if fresh:
                     await self.remove_group(group_id)
@@ -272,6 +280,21 @@ class Host:
             await group.watch_leader()
         await trio.lowlevel.checkpoint()
         return group
+
+    def _agree(self, group: Group, generation: int, via: str) -> None:
+        """Before we count as a member there: we must be of that generation.
+
+        Raises:
+            MembershipRejected: We are of another, and have state of it.
+        """
+        if generation == group.generation:
+            return
+        if group.membership.members:
+            raise MembershipRejected(
+                f"group {group.id} is at generation {generation:x} at {via}, and {group.generation:x} here: "
+                "it was forced to go on alone, or restored; remove the group from this host, then join"
+            )
+        self._scheduler.adopt_generation(group, generation)
 
     async def _ask(self, via: str, group_id: GroupId, request: JoinRequest) -> int:
         """Ask until there is an answer; the group's generation."""
@@ -335,15 +358,7 @@ class Host:
     def __repr__(self) -> str:
         return f"<Host {self.address} {len(self.groups)} groups>"
 
-    @staticmethod
-    def _check_group_id(group_id: GroupId) -> GroupId:
-        if isinstance(group_id, bool) or not isinstance(group_id, int) or not 0 < group_id < 1 << 63:
-            raise ConfigError("group_id", f"{group_id!r} is not an integer in [1, 2**63)")
-        return group_id
-
-    def _place(
-        self, group_id: GroupId, members: Sequence[Member], limits: Mapping[str, int]
-    ) -> tuple[Membership, GroupMeta]:
+    def _check_limits(self, limits: Mapping[str, int]) -> None:
         for name, value in limits.items():
             if name not in LIMITS:
                 raise ConfigError(name, f"is no limit of a group; those are {', '.join(LIMITS)}")
@@ -356,6 +371,11 @@ class Host:
                 "max_proposal_bytes",
                 f"hosts send each other up to {largest} bytes: raise HostConfig.max_proposal_bytes on all",
             )
+
+    def _place(
+        self, group_id: GroupId, members: Sequence[Member], limits: Mapping[str, int]
+    ) -> tuple[Membership, GroupMeta]:
+        self._check_limits(limits)
         membership = predefined(members)
         own = self._own_id(membership)
         if own is None:
@@ -501,9 +521,12 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
         log.warning("cut a torn tail off the log", **attrs.asdict(torn))
     if store.repaired is not None:
         _report_repair(store.repaired)
+    log_is_new = store.recovery.segments == 0
     identity = await trio.to_thread.run_sync(
-        start_identity, files, data_dir, config.cluster_id, random.SystemRandom().randrange
+        partial(start_identity, files, data_dir, config.cluster_id, _system_random, log_is_new=log_is_new)
     )
+    if log_is_new and identity.epoch > 1:
+        log.error("the log of this data folder is gone: the host starts anew, under a new host id")
     hello = Hello(identity.cluster_id, identity.host_id, identity.epoch, "")
     transport = await stack.enter_async_context(
         open_transport(
@@ -560,7 +583,11 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
             log.error("group is stopped", group=group.id, reason=str(group.failed))
     _report_moved(scheduler.groups.values(), transport.address)
     departed = await trio.to_thread.run_sync(Departed, files, data_dir)
-    return Host(config, scheduler, store, transport, departed)
+    return Host(config, scheduler, store, transport, departed, Importer(files, snapshots))
+
+
+def _system_random(below: int) -> int:
+    return random.SystemRandom().randrange(below)
 
 
 def _report_moved(groups: Iterable[Group], address: str) -> None:

@@ -166,6 +166,13 @@ class GroupFailed(MultiraftError):
     """
 
 
+class MemberForgotten(GroupFailed):
+    """This host's member forgot what it promised: its data folder was lost, or is an old copy.
+
+    It could vote twice, or help to lose what was acknowledged, so the group is stopped here.
+    """
+
+
 class TransferFailed(MultiraftError):
     """Leadership did not reach the named member in time; whoever leads now goes on leading."""
 

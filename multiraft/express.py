@@ -35,6 +35,7 @@ class Express:
         *,
         step: Callable[[Hello, Group, Message], None],
         step_core: Callable[[Group, Message], None],
+        foreign: Callable[[Hello, Group, int, Message], None],
         mark_dirty: Callable[[Group], None],
     ) -> None:
         self._groups = groups
@@ -43,6 +44,7 @@ class Express:
         self._applier = applier
         self._step = step
         self._step_core = step_core
+        self._foreign = foreign
         self._mark_dirty = mark_dirty
 
     def lead(self, group: Group, run: Run) -> bool:
@@ -85,15 +87,19 @@ class Express:
 
     def hear_appends(self, host: Hello, rows: list[AppendRow]) -> None:
         """Appends from another host's leaders."""
-        groups = self._groups
+        groups, host_id = self._groups, host.host_id
         for group_id, generation, to, sender, term, anchor_term, anchor, commit, run in rows:
             group = groups.get(group_id)
-            if group is None or group.failed is not None or generation != group.generation:
+            if group is None or group.failed is not None:
+                continue
+            if generation != group.generation:
+                self._foreign(host, group, generation, Message(MessageType.APP, to, sender, term))
                 continue
             raft = group.raft
             if (
                 to == group.member_id
                 and sender in group.routes
+                and group.hosts.get(sender) == host_id
                 and follow(raft, sender, term, anchor_term, anchor, commit, run)
             ):
                 self._append(group, run, sender)
@@ -132,14 +138,14 @@ class Express:
 
     def hear_acks(self, host: Hello, rows: list[int]) -> None:
         """Another host's answers to our appends."""
-        groups = self._groups
+        groups, host_id = self._groups, host.host_id
         for group_id, generation, to, sender, term, index in zip(
             *[iter(rows)] * APPEND_ACK_FIELDS, strict=True
         ):
             group = groups.get(group_id)
             if group is None or group.failed is not None or generation != group.generation:
                 continue
-            if to == group.member_id and sender in group.routes:
+            if to == group.member_id and sender in group.routes and group.hosts.get(sender) == host_id:
                 self._acknowledged(group, sender, term, index)
             else:
                 self._step(host, group, Message(MessageType.APP_RESP, to, sender, term, 0, index))

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from multiraft.interfaces import GroupLog, SnapshotFile, StateMachine
 
 
+WARNINGS_MAX = 16
+"""Warnings that a group keeps for its status."""
+
+
 class GroupHost(Protocol):
     """What a group asks of the host that carries it."""
 
@@ -84,6 +88,7 @@ class Group(MembershipCalls):
         "failed",
         "generation",
         "host",
+        "hosts",
         "id",
         "leader_version",
         "limits",
@@ -92,6 +97,7 @@ class Group(MembershipCalls):
         "machine_at",
         "member_id",
         "membership",
+        "meta",
         "no_leader_since",
         "on_drained",
         "promised",
@@ -108,6 +114,7 @@ class Group(MembershipCalls):
         "told_leader",
         "told_term",
         "unsynced",
+        "warnings",
     )
 
     def __init__(
@@ -121,6 +128,11 @@ class Group(MembershipCalls):
         machine: StateMachine,
     ) -> None:
         self.id = id
+        self.meta = meta
+        """As last given to the log."""
+        self.hosts: Mapping[MemberId, int] = meta.hosts
+        """The host ids that members are bound to, on disk: see acquaintances.py."""
+        self.warnings: dict[object, str] = {}
         self.member_id = meta.member_id
         self.generation = meta.generation
         self.limits = meta.limits
@@ -289,6 +301,7 @@ class Group(MembershipCalls):
             applied=self.applied,
             first_index=raft.first_index,
             last_index=raft.last_index,
+            last_term=raft.log.last_term,
             snapshot_index=self.snapshot_index,
             members=self.members,
             version=self.membership.version,
@@ -296,6 +309,8 @@ class Group(MembershipCalls):
             staging=self.host.staging_status(self),
             at_rest=False,
             failed=None if (error := self.failed or self.removed) is None else str(error),
+            generation=self.generation,
+            warnings=tuple(self.warnings.values()),
         )
 
     def leadership(self) -> Leadership:
@@ -384,6 +399,14 @@ class Group(MembershipCalls):
         return SnapshotInfo(file.path, file.snapshot.index, file.snapshot.term, file.file_bytes)
 
     # --- what the scheduler calls --------------------------------------------------------------
+
+    def warn(self, key: object, text: str) -> bool:
+        """Keep a warning for `status`; whether it is a new one. The oldest go."""
+        new = key not in self.warnings
+        self.warnings[key] = text
+        if len(self.warnings) > WARNINGS_MAX:
+            del self.warnings[next(iter(self.warnings))]
+        return new
 
     def leader_changed(self) -> None:
         self.leader_version += 1

@@ -26,8 +26,13 @@ class Identity:
     epoch: int
 
 
-def start_identity(files: Files, data_dir: str, cluster_id: str, random: Random) -> Identity:
+def start_identity(
+    files: Files, data_dir: str, cluster_id: str, random: Random, *, log_is_new: bool = False
+) -> Identity:
     """Read the folder's identity, or make one, with the epoch one higher and synced to disk.
+
+    `log_is_new`: the folder has no log. If it has an identity all the same, its log was taken
+    away, and with it what its members promised: it is another host from now on.
 
     Raises:
         ClusterMismatch: The folder belongs to a host of another cluster.
@@ -41,6 +46,8 @@ def start_identity(files: Files, data_dir: str, cluster_id: str, random: Random)
                 f"{data_dir} belongs to a host of cluster {found.cluster_id!r}, not {cluster_id!r}"
             )
         identity = attrs.evolve(found, epoch=found.epoch + 1)
+        if log_is_new:
+            identity = attrs.evolve(identity, host_id=random((1 << 63) - 1) + 1)
     else:
         identity = Identity(cluster_id, random((1 << 63) - 1) + 1, 1)
     replace_file(files, data_dir, NAME, json.dumps(attrs.asdict(identity)).encode())

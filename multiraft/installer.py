@@ -18,7 +18,7 @@ from multiraft.membership import Membership
 from multiraft.messages import Hello, Message, MessageType
 from multiraft.post import Post
 from multiraft.snapshots import Snapshots
-from multiraft.types import GroupId, Index, Term
+from multiraft.types import GroupId, Index, MemberId, Term
 from multiraft.writes import Held
 
 
@@ -33,6 +33,7 @@ class Installer:
         post: Post,
         events: Events,
         *,
+        is_stranger: Callable[[Hello, Group, MemberId], bool],
         step: Callable[[Group, Message], None],
         release: Callable[[Group, list[Message]], None],
         members_changed: Callable[[Group, Membership, bool], None],
@@ -44,6 +45,7 @@ class Installer:
         self._snapshots = snapshots
         self._post = post
         self._events = events
+        self._is_stranger = is_stranger
         self._step = step
         self._release = release
         self._members_changed = members_changed
@@ -67,8 +69,14 @@ class Installer:
     def snapshot_sink(self, peer: Hello, offer: SnapshotOffer) -> SnapshotSink:
         """Where the transport puts a snapshot it is offered."""
         group = self._groups.get(offer.group)
-        if group is None or group.failed is not None or offer.generation != group.generation:
+        if group is None or group.failed is not None:
             raise GroupNotFound(offer.group)
+        if offer.generation != group.generation:
+            raise NotMember(
+                f"group {offer.group} is at generation {group.generation:x} here, not {offer.generation:x}"
+            )
+        if self._is_stranger(peer, group, offer.sender):
+            raise NotMember(f"group {offer.group}: member {offer.sender} is at home on another host")
         if offer.to != group.member_id or (
             offer.sender not in group.routes and self._post.learn(group, offer.sender, peer) is None
         ):

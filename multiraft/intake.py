@@ -233,7 +233,14 @@ class Intake:
     def _expire(self, group: Group, now: float) -> None:
         """Give up what has waited for a leader too long; ask again for reads that got lost."""
         config, table, reads = self._config, group.proposals, group.reads
-        no_leader = NoLeader(f"group {group.id} has had no leader for {config.leader_wait_s:g} s")
+        no_leader = NoLeader(
+            "; ".join(
+                (
+                    f"group {group.id} has had no leader for {config.leader_wait_s:g} s",
+                    *group.warnings.values(),
+                )
+            )
+        )
         if table.deadline is not None and now >= table.deadline:
             table.expire_queued(no_leader)
         if reads.deadline is not None and now >= reads.deadline:

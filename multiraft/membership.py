@@ -238,9 +238,13 @@ def dialable(text: str, field: str) -> str:
     return address
 
 
+FORMER_MAX = 64
+"""Earlier generations of a group that its hosts remember."""
+
+
 @attrs.frozen
 class GroupMeta:
-    """What a host remembers of a group beside its log; written when the group is made."""
+    """What a host remembers of a group beside its log."""
 
     member_id: MemberId
     generation: int = 0
@@ -248,16 +252,43 @@ class GroupMeta:
     """Per-group limits that differ from the host's, by the names of `HostConfig`."""
     removed: bool = False
     """The member was removed from its group."""
+    former: Mapping[int, Index] = attrs.field(factory=dict)
+    """Earlier generations, oldest first, and the last entry that counts of each."""
+    hosts: Mapping[MemberId, int] = attrs.field(factory=dict)
+    """The host ids of other members, since the first word from each; see acquaintances.py."""
+
+    def counts(self, generation: int, index: Index) -> bool:
+        """Whether a snapshot of `generation` at `index` is of this group's history."""
+        return generation == self.generation or index <= self.former.get(generation, -1)
+
+    @property
+    def forced_at(self) -> Index:
+        """Where the present generation began by `force_new_group`; 0: it did not."""
+        return max(self.former.values(), default=-1) + 1
+
+    def forced(self, member_id: MemberId, generation: int, last: Index) -> GroupMeta:
+        """As a new generation begins behind entry `last`. Whoever was a member is a stranger now."""
+        former = dict([*self.former.items(), (self.generation, last)][-FORMER_MAX:])
+        return GroupMeta(member_id, generation, self.limits, former=former)
 
     def encode(self) -> bytes:
-        return cbor2.dumps([self.member_id, self.generation, dict(self.limits), self.removed])
+        former, hosts = list(self.former.items()), dict(self.hosts)
+        return cbor2.dumps([self.member_id, self.generation, dict(self.limits), self.removed, former, hosts])
 
     @classmethod
     def decode(cls, data: bytes) -> GroupMeta:
         """Raises: ValueError when `data` is not what `encode` made."""
         try:
-            member_id, generation, limits, removed = cast("list[Any]", cbor2.loads(data))
+            member_id, generation, limits, removed, *more = cast("list[Any]", cbor2.loads(data))
+            former, hosts = more or ([], {})  # absent where an earlier version wrote it
             own = {str(name): int(value) for name, value in limits.items()}
-            return cls(int(member_id), int(generation), own, bool(removed))
+            return cls(
+                int(member_id),
+                int(generation),
+                own,
+                bool(removed),
+                {int(each): int(last) for each, last in former},
+                {int(member): int(host) for member, host in hosts.items()},
+            )
         except (cbor2.CBORDecodeError, AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"not a group's metadata: {error}") from None

@@ -337,6 +337,29 @@ class Removal:
 
 
 @attrs.define
+class OtherGeneration:
+    """What a host answers to a message of another generation of a group, which it drops.
+
+    The envelope carries its own generation. `to` is the member that spoke, `heard` the generation
+    that it spoke at.
+    """
+
+    to: MemberId
+    heard: int
+
+
+@attrs.define
+class Disowned:
+    """What a host answers to a member that it knows to be at home in another data folder.
+
+    `to` is that member, `host_id` the host that it spoke from.
+    """
+
+    to: MemberId
+    host_id: int
+
+
+@attrs.define
 class JoinRequest:
     """A host asks another one, of whose groups it knows nothing, to be added as `member`.
 
@@ -388,7 +411,17 @@ class Lane(enum.IntEnum):
 
 
 HostMessage = (
-    Message | ProposalRefused | Beats | BeatAcks | Appends | AppendAcks | Removal | JoinRequest | JoinAnswer
+    Message
+    | ProposalRefused
+    | Beats
+    | BeatAcks
+    | Appends
+    | AppendAcks
+    | Removal
+    | JoinRequest
+    | JoinAnswer
+    | OtherGeneration
+    | Disowned
 )
 
 Envelope = tuple[GroupId, int, HostMessage]

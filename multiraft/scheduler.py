@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
+from multiraft.acquaintances import Acquaintances
 from multiraft.apply import Applier, Work
 from multiraft.beats import Beater
 from multiraft.budget import Budget
@@ -41,6 +42,7 @@ from multiraft.errors import (
 )
 from multiraft.events import Events, GroupStopped, HostFailed, LeaderChanged, MembersChanged
 from multiraft.express import Express
+from multiraft.forced import Forced
 from multiraft.group import Group
 from multiraft.installer import Installer
 from multiraft.intake import Intake
@@ -52,14 +54,17 @@ from multiraft.messages import (
     BeatAcks,
     Beats,
     ConfChange,
+    Disowned,
     Envelope,
     HardState,
     Hello,
+    HostMessage,
     JoinAnswer,
     JoinRequest,
     Lane,
     Message,
     MessageType,
+    OtherGeneration,
     ProposalRefused,
     Removal,
     Run,
@@ -67,9 +72,17 @@ from multiraft.messages import (
 )
 from multiraft.post import Post
 from multiraft.proposals import Waiter
+from multiraft.raft.confchange import restore as configuration_of
 from multiraft.raft.core import RaftRole
-from multiraft.raft.failures import ConfChangeRefused, PeerNotFound, RaftFailure, StepLocalMessage
+from multiraft.raft.failures import (
+    ConfChangeRefused,
+    EntriesLost,
+    PeerNotFound,
+    RaftFailure,
+    StepLocalMessage,
+)
 from multiraft.raft.ready import Ready
+from multiraft.recovery import Recovery
 from multiraft.snapshots import Snapshots
 from multiraft.staging import Staging
 from multiraft.statistics import PassHistogram, SchedulerStatistics
@@ -132,7 +145,21 @@ class Scheduler:
             call_soon=self._call_soon,
             mark_dirty=self.mark_dirty,
         )
-        self._beater = Beater(self.groups, self._post, step=self._step_core, mark_dirty=self.mark_dirty)
+        self._acquaintances = Acquaintances(
+            self._post,
+            environment.hello.host_id,
+            record=self._record_meta,
+            again=self._step,
+            failed=self._group_failed,
+        )
+        self._beater = Beater(
+            self.groups,
+            self._post,
+            step=self._step_core,
+            admit=self._acquaintances.admit,
+            foreign=self._acquaintances.foreign,
+            mark_dirty=self.mark_dirty,
+        )
         self._intake = Intake(
             config,
             self._clock,
@@ -176,6 +203,7 @@ class Scheduler:
             self._snapshots,
             self._post,
             self.events,
+            is_stranger=self._acquaintances.is_stranger,
             step=self._step_core,
             release=self._release,
             members_changed=self._members_changed,
@@ -199,6 +227,15 @@ class Scheduler:
             self._writes.submit,
             linger=self._departures.linger,
         )
+        self.recovery = Recovery(
+            environment,
+            self.groups,
+            self.catalog,
+            self._post,
+            snapshot_executor,
+            apply_executor,
+            self._writes.submit,
+        )
         self.peer_up = self._post.peer_up
         self.peer_down = self._post.peer_down
         self.run_query = self._intake.run_query
@@ -209,6 +246,7 @@ class Scheduler:
             self._applier,
             step=self._step,
             step_core=self._step_core,
+            foreign=self._acquaintances.foreign,
             mark_dirty=self.mark_dirty,
         )
         self._intake.lead = self._express.lead
@@ -417,6 +455,7 @@ class Scheduler:
         self._ticks += 1
         self._departures.tick()
         self._staging.tick()
+        self._acquaintances.tick()
         if self._ticks % (10 * self.config.election_ticks) == 0:
             self._post.sweep()
             self.events.refresh()
@@ -468,7 +507,7 @@ class Scheduler:
                     self._beater.hear(peer, message.rows)
                     continue
                 if type(message) is BeatAcks:
-                    self._beater.hear_acks(message.rows)
+                    self._beater.hear_acks(peer, message.rows)
                     continue
                 if type(message) is JoinRequest:
                     self.joining.requested(peer, group_id, message)
@@ -479,8 +518,12 @@ class Scheduler:
                 group = groups.get(group_id)
                 if group is None or group.failed is not None or generation != group.generation:
                     self._post.refuse_stray(peer, group_id, generation, message)
+                    if group is not None and generation != group.generation:
+                        self._hear_foreign(peer, group, generation, message)
                 elif type(message) is Message:
                     self._step(peer, group, message)
+                elif type(message) is Disowned:
+                    self._acquaintances.disowned(peer, group, message)
                 elif type(message) is Removal:
                     if message.to == group.member_id:
                         self._departures.removed(group)
@@ -491,11 +534,21 @@ class Scheduler:
             if self._clock.now() > deadline:
                 break
 
+    def _hear_foreign(self, peer: Hello, group: Group, generation: int, message: HostMessage) -> None:
+        if type(message) is Message:
+            self._acquaintances.foreign(peer, group, generation, message)
+        elif type(message) is OtherGeneration:
+            self._acquaintances.told_foreign(peer, group, generation, message)
+
     def _step(self, peer: Hello, group: Group, message: Message) -> None:
         if message.to != group.member_id:
             # For another member of this group, that was here before. Who does not know may be out itself,
             # and a learner that is waits for its leader for ever.
             self._post.tell_if_removed(group, message.sender, peer)
+            return
+        if group.hosts.get(message.sender) != peer.host_id and not self._acquaintances.admit(
+            peer, group, message
+        ):
             return
         if message.sender not in group.routes and self._post.learn(group, message.sender, peer) is None:
             return
@@ -527,7 +580,10 @@ class Scheduler:
 
     def _step_failed(self, group: Group, error: MultiraftError) -> None:
         """What a core would not take."""
-        if isinstance(error, RaftFailure):
+        if isinstance(error, EntriesLost):
+            # Of a log that tears are cut off and damage stops, this is left: it is another log.
+            self._group_failed(group, self._acquaintances.forgotten(group, str(error)))
+        elif isinstance(error, RaftFailure):
             self._group_failed(group, GroupFailed(f"group {group.id}: {error}"))
         elif not isinstance(error, (PeerNotFound, StepLocalMessage)):
             raise error
@@ -563,7 +619,11 @@ class Scheduler:
         if work.configured:
             if not group.raft.joint:
                 proposals.completed()
-            if group.member_id not in group.raft.progress:
+            if any(run.last == group.meta.forced_at for run in work.configured):
+                group.raft.campaign()  # alone since that entry, so there is nothing to wait for
+                self.mark_dirty(group)
+            # What the log had before a new generation began may even remove this member: forced.py.
+            if group.member_id not in group.raft.progress and work.last >= group.meta.forced_at:
                 self._departures.removed(group)
 
     def _applied_run(self, group: Group, run: Run, results: Sequence[object]) -> None:
@@ -598,6 +658,12 @@ class Scheduler:
         """
         raft = group.raft
         change = ConfChange.decode(run.payloads[0])
+        forced = Forced.of(change)
+        if forced is not None:
+            membership = forced.after(group.membership, run.last)
+            raft.install(configuration_of(membership.conf_state()))
+            self._members_changed(group, membership, complete=True)
+            return None
         before = set(raft.progress)
         led = raft.role is RaftRole.LEADER
         try:
@@ -636,8 +702,16 @@ class Scheduler:
         """Take a snapshot of the group as soon as may be."""
         self._snapshots.want(group, waiter)
 
-    def _record_meta(self, group: Group, meta: GroupMeta) -> None:
+    def adopt_generation(self, group: Group, generation: int) -> None:
+        """A blank member, which knows nothing of its group yet, is to be of this generation."""
+        group.meta = attrs.evolve(group.meta, generation=generation)
+        group.generation = generation
+        self._call_soon(lambda: self._record_meta(group, group.meta) if group.failed is None else None)
+
+    def _record_meta(self, group: Group, meta: GroupMeta, done: Callable[[], None] | None = None) -> None:
         self._writes.batch.meta(group.id, meta.encode())
+        if done is not None:
+            self._writes.calls.append(done)
 
     def _compact(self, group: Group, snapshot: Snapshot, index: int) -> None:
         """The snapshot's file is durable: record it, and only then let older files go."""

@@ -11,14 +11,17 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
+import attrs
+
 from multiraft.apply import Applier, Work
 from multiraft.errors import MultiraftError, SnapshotInvalid, StateMachineFailed, StorageFailed, StorageFull
 from multiraft.events import Events, SnapshotTaken
 from multiraft.group import Group
 from multiraft.interfaces import Executor, GroupLog, SnapshotFile, SnapshotStore, StateMachine
+from multiraft.membership import GroupMeta
 from multiraft.messages import Snapshot
 from multiraft.proposals import Waiter
-from multiraft.types import Index
+from multiraft.types import GroupId, Index
 
 INITIAL_INDEX = 1
 """Where a new group's log starts. The empty state there needs no file."""
@@ -233,24 +236,48 @@ def _as_failure(group: Group, error: BaseException) -> StateMachineFailed:
     return failure
 
 
+def restore_failure(group: GroupId, error: BaseException) -> StateMachineFailed:
+    """What a machine raised in `restore`."""
+    failure = StateMachineFailed(f"group {group}: restore: {error!r}")
+    failure.__cause__ = error
+    return failure
+
+
 def usable_file(log: GroupLog, files: list[SnapshotFile]) -> SnapshotFile | None:
     """The newest file that fits the log, so that its state may be restored and the log followed.
 
     A file counts only where the log still has its very entry (same index, same term): then the
     logs agree up to there (thesis §3.5). A received file whose installation was never recorded
-    may lie beyond the log or beside it; it is not used.
+    may lie beyond the log or beside it; it is not used. That index and term name one entry is
+    so within a generation; a file of an earlier one counts up to where that ended.
     """
+    meta = GroupMeta.decode(log.meta) if files else None
     for file in files:
         index, term = file.snapshot.index, file.snapshot.term
-        if log.snapshot_point.index <= index <= log.last_index() and log.term(index) == term:
+        assert meta is not None
+        if (
+            log.snapshot_point.index <= index <= log.last_index()
+            and log.term(index) == term
+            and meta.counts(file.generation, index)
+        ):
             return file
     return None
 
 
-def restore_machine(
-    log: GroupLog, files: list[SnapshotFile], store: SnapshotStore, machine: StateMachine
-) -> tuple[SnapshotFile | None, Index]:
-    """Bring a machine up to its group's snapshot at start-up; the file, and where it stands.
+@attrs.frozen
+class Standing:
+    """How a machine is brought up to its group's log."""
+
+    file: SnapshotFile | None
+    """The newest one that may be sent."""
+    index: Index
+    """Where the machine stands then."""
+    restore: bool
+    """Whether it has to be restored from the file."""
+
+
+def standing_of(log: GroupLog, files: list[SnapshotFile], machine: StateMachine) -> Standing:
+    """How to bring `machine` up to its group's snapshot.
 
     Raises:
         SnapshotInvalid: The file that the log needs is missing or damaged.
@@ -263,9 +290,19 @@ def restore_machine(
             f"log ends at {log.last_index()}: entries were lost; restore this host from its peers"
         )
     if file is not None and file.snapshot.index > machine.applied_index:
-        machine.restore(store.read(file))
-        return file, file.snapshot.index
+        return Standing(file, file.snapshot.index, restore=True)
     point = log.snapshot_point.index
     if machine.applied_index < point and point > INITIAL_INDEX:
         raise SnapshotInvalid(f"group {log.group}: the snapshot file at index {point} is missing")
-    return file, max(machine.applied_index, point)
+    return Standing(file, max(machine.applied_index, point), restore=False)
+
+
+def restore_machine(
+    log: GroupLog, files: list[SnapshotFile], store: SnapshotStore, machine: StateMachine
+) -> Standing:
+    """Bring a machine up to its group's snapshot at start-up. Raises: as `standing_of`."""
+    standing = standing_of(log, files, machine)
+    if standing.restore:
+        assert standing.file is not None
+        machine.restore(store.read(standing.file))
+    return standing

@@ -47,6 +47,8 @@ class GroupStatus:
     applied: Index
     first_index: Index
     last_index: Index
+    last_term: Term
+    """Of the entry at `last_index`. The log with the highest (last_term, last_index) has the most."""
     snapshot_index: Index
     members: Mapping[MemberId, Member]
     version: Index
@@ -58,6 +60,10 @@ class GroupStatus:
     at_rest: bool
     failed: str | None
     """Why the group is stopped here; None: it runs."""
+    generation: int
+    """0, or a random number since `force_new_group` or `restore_group`; the same on all members."""
+    warnings: tuple[str, ...]
+    """What was seen of it since the host was opened that somebody should look after; newest last."""
 
 
 @attrs.frozen

@@ -48,6 +48,8 @@ class Writes:
         self.batch: WriteBatch = store.batch()
         self.held: list[Held] = []
         self.stored: list[Stored] = []
+        self.calls: list[Callable[[], None]] = []
+        """Of those who wrote to the batch that is being gathered and want to know when it is on disk."""
         self._last_held: list[Held] = []
         """What waits for the batch submitted last."""
         self.under_way = 0
@@ -73,12 +75,15 @@ class Writes:
         batch, self.batch = self.batch, self._store.batch()
         held, self.held = self.held, []
         stored, self.stored = self.stored, []
+        calls, self.calls = self.calls, []
         self._last_held = held
         self.under_way += 1
 
         def done() -> None:
             self.under_way -= 1
             self._written(held, stored)
+            for call in calls:
+                call()
             if then is not None:
                 then()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cbor2
 import pytest
 
 from multiraft.errors import ConfigError, MembershipRejected
@@ -57,6 +58,31 @@ def test_group_meta_survives_encoding() -> None:
     assert GroupMeta.decode(meta.encode()) == meta
     with pytest.raises(ValueError, match="metadata"):
         GroupMeta.decode(b"\x01")
+    later = GroupMeta(7, 3, {"max_proposal_bytes": 10}, True, {0: 5, 9: 20}, {1: 11, 2: 1 << 62})
+    assert GroupMeta.decode(later.encode()) == later
+    assert list(GroupMeta.decode(later.encode()).former) == [0, 9]
+
+
+def test_group_meta_of_an_earlier_version_is_read() -> None:
+    assert GroupMeta.decode(cbor2.dumps([7, 3, {}, True])) == GroupMeta(7, 3, {}, True)
+
+
+def test_snapshots_of_an_earlier_generation_count_up_to_its_end() -> None:
+    meta = GroupMeta(7).forced(7, 50, 10).forced(7, 60, 30)
+    assert meta.forced_at == 31
+    counted = [(generation, index) for generation in (0, 50, 60, 70) for index in (10, 11, 30, 31)]
+    assert [each for each in counted if meta.counts(*each)] == [
+        (0, 10),
+        *((50, index) for index in (10, 11, 30)),
+        *((60, index) for index in (10, 11, 30, 31)),
+    ]
+
+
+def test_earlier_generations_are_bounded() -> None:
+    meta = GroupMeta(7)
+    for generation in range(1, 201):
+        meta = meta.forced(7, generation, 10 * generation)
+    assert list(meta.former) == list(range(136, 200))
 
 
 # --- changes -----------------------------------------------------------------------------------

@@ -29,12 +29,14 @@ from multiraft.messages import (
     BeatAcks,
     Beats,
     ConfState,
+    Disowned,
     EntryKind,
     Envelope,
     JoinAnswer,
     JoinRequest,
     Message,
     MessageType,
+    OtherGeneration,
     ProposalRefused,
     Removal,
     Run,
@@ -72,6 +74,8 @@ _JOIN_REQUEST: Final = 36
 _JOIN_ANSWER: Final = 37
 _APPENDS: Final = 38
 _APPEND_ACKS: Final = 39
+_OTHER_GENERATION: Final = 40
+_DISOWNED: Final = 41
 
 _APPEND_FIELDS: Final = 13
 
@@ -191,6 +195,10 @@ def _row(group: int, generation: int, message: object) -> Row:
     if isinstance(message, JoinAnswer):
         reason = message.refused[:MAX_REASON_CHARACTERS].encode(errors="replace").decode()
         return (_JOIN_ANSWER, group, generation, message.number, reason)
+    if isinstance(message, OtherGeneration):
+        return (_OTHER_GENERATION, group, generation, message.to, message.heard)
+    if isinstance(message, Disowned):
+        return (_DISOWNED, group, generation, message.to, message.host_id)
     raise WireError(f"{type(message).__name__} is not a message between hosts")
 
 
@@ -251,6 +259,7 @@ _HEARTBEAT_RESP_SHAPE: Final = (*[int] * 6, bytes)
 _RARE_SHAPE: Final = (*[int] * 11, bool, bytes, list, list)
 _REFUSED_SHAPE: Final = (*[int] * 5, str)
 _REMOVAL_SHAPE: Final = (*[int] * 4,)
+_NOTICE_SHAPE: Final = (*[int] * 5,)
 _JOIN_REQUEST_SHAPE: Final = (*[int] * 5, str, bool, bool, bool)
 _JOIN_ANSWER_SHAPE: Final = (*[int] * 4, str)
 _RUN_SHAPE: Final = (*[int] * 7, bytes)
@@ -454,6 +463,23 @@ def _read_removal(row: list[Any]) -> Envelope:
     return group, generation, Removal(to)
 
 
+def _read_other_generation(row: list[Any]) -> Envelope:
+    group, generation, to, heard = _read_notice("other generation", row)
+    return group, generation, OtherGeneration(to, heard)
+
+
+def _read_disowned(row: list[Any]) -> Envelope:
+    group, generation, to, host_id = _read_notice("disowned", row)
+    return group, generation, Disowned(to, host_id)
+
+
+def _read_notice(what: str, row: list[Any]) -> list[int]:
+    if tuple(map(type, row)) != _NOTICE_SHAPE:
+        raise _misshapen(what, row, _NOTICE_SHAPE)
+    _u64_5(*row)
+    return row[1:]
+
+
 def _read_join_request(row: list[Any]) -> Envelope:
     if tuple(map(type, row)) != _JOIN_REQUEST_SHAPE:
         raise _misshapen("join request", row, _JOIN_REQUEST_SHAPE)
@@ -546,7 +572,7 @@ _Reader = Callable[[list[Any]], Envelope]
 
 
 def _readers() -> tuple[_Reader, ...]:
-    table: list[_Reader] = [_refuse_kind] * (_APPEND_ACKS + 1)
+    table: list[_Reader] = [_refuse_kind] * (_DISOWNED + 1)
     for kind in _RARE:
         table[kind] = _read_rare
     table[_PROP] = _read_prop
@@ -563,6 +589,8 @@ def _readers() -> tuple[_Reader, ...]:
     table[_JOIN_ANSWER] = _read_join_answer
     table[_APPENDS] = _read_appends
     table[_APPEND_ACKS] = _read_append_acks
+    table[_OTHER_GENERATION] = _read_other_generation
+    table[_DISOWNED] = _read_disowned
     return tuple(table)
 
 

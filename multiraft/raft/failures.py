@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from multiraft.errors import MultiraftError
 
-__all__ = ["ConfChangeRefused", "PeerNotFound", "RaftFailure", "StepLocalMessage"]
+__all__ = ["ConfChangeRefused", "EntriesLost", "PeerNotFound", "RaftFailure", "StepLocalMessage"]
 
 
 class StepLocalMessage(MultiraftError):
@@ -30,6 +30,10 @@ class RaftFailure(MultiraftError):
     The usual cause is a log that lost writes it had promised: restore the member from its
     peers under a new id.
     """
+
+
+class EntriesLost(RaftFailure):
+    """The leader knows entries as stored here that this log does not have."""
 
 
 class ConfChangeRefused(MultiraftError):

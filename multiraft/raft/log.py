@@ -13,6 +13,7 @@ from typing import Final
 from multiraft.errors import LogCompacted, LogUnavailable, SnapshotUnavailable
 from multiraft.interfaces import LogReader
 from multiraft.messages import Run, Snapshot
+from multiraft.raft.failures import EntriesLost
 from multiraft.raft.runs import fitting, total_weight
 from multiraft.raft.trace import Level, Logger, fail
 from multiraft.raft.unstable import Unstable
@@ -239,6 +240,7 @@ class RaftLog:
                     self._logger,
                     f"tocommit({index}) is out of range [lastIndex({self.last_index})]. "
                     "Was the raft log corrupted, truncated, or lost?",
+                    EntriesLost,
                 )
             self.committed = index
 

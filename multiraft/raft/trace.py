@@ -51,8 +51,8 @@ MESSAGE_NAMES: Final[dict[MessageType, str]] = {
 """The field's own spelling, for instance "MsgAppResp"."""
 
 
-def fail(logger: Logger | None, text: str) -> NoReturn:
-    """Say `text` as a last word, then raise it as `RaftFailure`."""
+def fail(logger: Logger | None, text: str, kind: type[RaftFailure] = RaftFailure) -> NoReturn:
+    """Say `text` as a last word, then raise it as `kind`."""
     if logger is not None:
         logger(Level.FATAL, text)
-    raise RaftFailure(text)
+    raise kind(text)

@@ -32,6 +32,7 @@ NOT_FOR_PROGRAMS = {
         "members_changed",
         "set_removed",
         "stop",
+        "warn",
         "watch_leader",
     },  # the scheduler's: see its docstring
     EventReader: {"put", "wake"},

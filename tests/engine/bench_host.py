@@ -121,10 +121,17 @@ class BenchHost:
     """The scheduler under test. `settle` lets everything happen that can; until then nothing does."""
 
     def __init__(
-        self, files: MemoryFiles | None = None, machines: MachineFactory | None = None, **settings: Any
+        self,
+        files: MemoryFiles | None = None,
+        machines: MachineFactory | None = None,
+        *,
+        number: int = 1,
+        **settings: Any,
     ) -> None:
         self.files = MemoryFiles() if files is None else files
-        self.config = HostConfig(data_dir="/data", listen=ADDRESS, **settings)
+        self.number = number
+        self.hello = Hello("c", number, 1, f"h{number}:1")
+        self.config = HostConfig(data_dir="/data", listen=self.hello.address, **settings)
         self.time = 0.0
         self.look_s = 0.0
         """What each look at the clock costs."""
@@ -133,20 +140,25 @@ class BenchHost:
         self.apply_executor = HeldExecutor()
         self.snapshot_executor = HeldExecutor()
         self.store: Store = open_store(
-            self.files, "/data", random=lambda n: n // 2, on_failure=self._failed, writer=self._make_writer
+            self.files,
+            "/data",
+            random=lambda n: n // 2,
+            on_failure=self._failed,
+            writer=self._make_writer,
+            segment_bytes=1 << 18,  # a restart reads all of it
         )
         self.scheduler = Scheduler(
             self.config,
             Environment(
                 clock=self,
-                random=lambda n: n // 2,
+                random=lambda n: (n // 2 + 3 * (number - 1)) % n,  # so that not all stand at once
                 store=self.store,
                 snapshots=SnapshotFiles(self.files, "/data"),
                 transport=self.wires,
                 apply_executor=self.apply_executor,
                 snapshot_executor=self.snapshot_executor,
                 machines=(lambda _: Journal()) if machines is None else machines,
-                hello=Hello("c", 1, 1, ADDRESS),
+                hello=self.hello,
                 wake=lambda: None,
                 failed=self.failures.append,
             ),
@@ -191,7 +203,7 @@ class BenchHost:
             self.passes()
 
     def create(self, group_id: GroupId = 7, *, hosts: int = 1) -> Group:
-        """A group whose member 1 is here."""
+        """A group whose member of this host's number is here."""
         answer = Answer()
         self.start_creating(answer, group_id, hosts=hosts)
         self.settle()
@@ -200,7 +212,7 @@ class BenchHost:
 
     def start_creating(self, answer: Answer, group_id: GroupId = 7, *, hosts: int = 1) -> None:
         membership = predefined([Member(number, f"h{number}:1") for number in range(1, hosts + 1)])
-        self.catalog.create_groups({group_id: (membership, GroupMeta(1))}, answer)
+        self.catalog.create_groups({group_id: (membership, GroupMeta(self.number))}, answer)
 
     def propose(self, group: Group, *payloads: bytes) -> list[Answer]:
         answers = []
@@ -210,11 +222,21 @@ class BenchHost:
         self.scheduler.mark_dirty(group)
         return answers
 
-    def hear(self, group: Group, sender: MemberId, kind: MessageType, **fields: Any) -> None:
+    def hear(
+        self,
+        group: Group,
+        sender: MemberId,
+        kind: MessageType,
+        *,
+        host_id: int | None = None,
+        generation: int | None = None,
+        **fields: Any,
+    ) -> None:
         """A message of another member arrives; it is handled in the next pass."""
         message = Message(kind, to=group.member_id, sender=sender, **fields)
-        hello = Hello("c", sender, 1, f"h{sender}:1")
-        self.scheduler.receive(hello, Lane.BULK, [(group.id, group.generation, message)])
+        hello = Hello("c", sender if host_id is None else host_id, 1, f"h{sender}:1")
+        at = group.generation if generation is None else generation
+        self.scheduler.receive(hello, Lane.BULK, [(group.id, at, message)])
 
     def receive_snapshot(self, group: Group, index: Index) -> None:
         """Member 2, which leads at term 2, has sent a snapshot; it is handled in the next pass."""

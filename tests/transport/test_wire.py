@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from multiraft.messages import (
     ConfState,
+    Disowned,
     EntryKind,
     Envelope,
     HostMessage,
@@ -21,6 +22,7 @@ from multiraft.messages import (
     JoinRequest,
     Message,
     MessageType,
+    OtherGeneration,
     ProposalRefused,
     Removal,
     Run,
@@ -63,7 +65,9 @@ payloads = st.lists(st.binary(max_size=40), min_size=1, max_size=6)
 
 def comparable(message: object) -> object:
     """Values, all the way down: `Message` and `Run` compare by identity."""
-    if isinstance(message, (Message, ProposalRefused, Removal, JoinRequest, JoinAnswer)):
+    if isinstance(
+        message, (Message, ProposalRefused, Removal, JoinRequest, JoinAnswer, OtherGeneration, Disowned)
+    ):
         return type(message), [comparable(getattr(message, a.name)) for a in attrs.fields(type(message))]
     if isinstance(message, Run):
         return [
@@ -91,8 +95,13 @@ def runs_after(draw: st.DrawFn, index: int, *, placed: bool = True) -> list[Run]
 
 @st.composite
 def messages(draw: st.DrawFn) -> HostMessage:
-    choice = draw(st.sampled_from([*sorted(set(M) - LOCAL), "refused", "removal", "join", "joined"]))
+    others = ("refused", "removal", "join", "joined", "generation", "disowned")
+    choice = draw(st.sampled_from([*sorted(set(M) - LOCAL), *others]))
     text = st.text(max_size=50)
+    if choice == "generation":
+        return OtherGeneration(draw(u64), draw(u64))
+    if choice == "disowned":
+        return Disowned(draw(u64), draw(u64))
     if choice == "removal":
         return Removal(draw(u64))
     if choice == "join":
@@ -279,6 +288,9 @@ BAD: dict[str, object] = {
     "kind is a bool": [[True, 9, 1, 1]],
     "kind is a float": [[24.0, 9, 1, 2, 1, 5, 7]],
     "unknown kind": [[25, 9, 1, 1]],
+    "other generation with text": [[40, 9, 1, 1, "x"]],
+    "disowned, short": [[41, 9, 1, 1]],
+    "disowned, negative": [[41, 9, 1, 1, -1]],
     "kind beyond the table": [[34, 9, 1, 1]],
     "huge kind": [[1 << 63, 9, 1, 1]],
     "too few fields": [row(3)[:-1]],
