@@ -12,10 +12,11 @@ import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 import trio
 
-from multiraft import Entry, Host, HostConfig, Member, StateMachine, open_host
+from multiraft import Entry, Group, Host, HostConfig, Member, StateMachine, open_host
 
 PARTITIONS = 64
 KEYS = 2000
@@ -48,47 +49,21 @@ def partition_of(key: str) -> int:
     return zlib.crc32(key.encode()) % PARTITIONS + 1
 
 
-class Server:
-    """One host that can be stopped and started again, as a process would be."""
-
-    def __init__(self, data_dir: str) -> None:
-        self.data_dir = data_dir
-        self.address = "127.0.0.1:0"
-        self.host: Host | None = None
-        self._stop = trio.Event()
-        self._stopped = trio.Event()
-
-    async def run(self, *, task_status: trio.TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
-        self._stop, self._stopped = trio.Event(), trio.Event()
-        config = HostConfig(data_dir=self.data_dir, listen=self.address, tick_interval_s=0.05)
-        async with open_host(config, machines=lambda group_id: Partition()) as host:
-            self.host, self.address = host, host.address  # a member stays at its address
-            task_status.started()
-            await self._stop.wait()
-            self.host = None
-        self._stopped.set()
-
-    async def stop(self) -> None:
-        self._stop.set()
-        await self._stopped.wait()
-
-
 class Store:
-    """What the program uses: finds the group of a key, on any host that runs."""
+    """What the program uses: it finds the group of a key, on any of the hosts that run."""
 
-    def __init__(self, servers: Sequence[Server]) -> None:
-        self.servers = servers
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        self.hosts = list(hosts)
 
-    def _host(self, key: str) -> Host:
-        running = [server.host for server in self.servers if server.host is not None]
-        return running[zlib.crc32(key.encode()) // PARTITIONS % len(running)]
+    def _group(self, key: str) -> Group:
+        host = self.hosts[zlib.crc32(key.encode()) // PARTITIONS % len(self.hosts)]
+        return host.group(partition_of(key))
 
     async def put(self, key: str, value: int) -> None:
-        proposal = json.dumps([key, value]).encode()
-        await self._host(key).group(partition_of(key)).propose(proposal)
+        await self._group(key).propose(json.dumps([key, value]).encode())
 
     async def check(self, key: str, value: int) -> None:
-        assert await self._host(key).group(partition_of(key)).query(key) == value, key
+        assert await self._group(key).query(key) == value, key
 
 
 async def for_all_keys(call: Callable[[str, int], Awaitable[None]], value: int) -> None:
@@ -106,41 +81,43 @@ def leaders(host: Host) -> str:
 
 async def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        async with trio.open_nursery() as nursery:
-            servers = [Server(f"{folder}/{letter}") for letter in "abc"]
-            hosts: list[Host] = []
-            for server in servers:
-                await nursery.start(server.run)
-                assert server.host is not None
-                hosts.append(server.host)
 
-            # The same members for every group here; each group may have its own.
-            members = [Member(number, server.address) for number, server in enumerate(servers, start=1)]
-            for host in hosts:
-                await host.create_groups(dict.fromkeys(range(1, PARTITIONS + 1), members))
-            for group in hosts[0].groups.values():
-                await group.wait_leader()
-            print(f"{PARTITIONS} groups; groups led by {leaders(hosts[0])}")
+        def opened(letter: str, listen: str = "127.0.0.1:0") -> AbstractAsyncContextManager[Host]:
+            config = HostConfig(data_dir=f"{folder}/{letter}", listen=listen, tick_interval_s=0.05)
+            return open_host(config, machines=lambda group_id: Partition())
 
-            store = Store(servers)
-            await for_all_keys(store.put, 1)
-            print(f"wrote {KEYS} keys through all hosts")
+        async with opened("a") as a, opened("b") as b:
+            async with opened("c") as c:
+                # The same members for every group here; each group may have its own.
+                members = [Member(1, a.address), Member(2, b.address), Member(3, c.address)]
+                for host in (a, b, c):
+                    await host.create_groups(dict.fromkeys(range(1, PARTITIONS + 1), members))
+                for group in a.groups.values():
+                    await group.wait_leader()
+                print(f"{PARTITIONS} groups; groups led by {leaders(a)}")
 
-            await servers[2].stop()
-            print("host c has stopped; the others elect new leaders for its groups")
+                store = Store([a, b, c])
+                await for_all_keys(store.put, 1)
+                print(f"wrote {KEYS} keys through all hosts")
+
+            # The block of host c has ended: it is closed. The others elect new leaders for its
+            # groups; `propose` waits for that by itself.
+            store.hosts.remove(c)
+            print("host c has stopped")
             await for_all_keys(store.put, 2)
-            print(f"wrote {KEYS} keys again; groups led by {leaders(hosts[0])}")
+            print(f"wrote {KEYS} keys again; groups led by {leaders(a)}")
 
-            await nursery.start(servers[2].run)
-            assert servers[2].host is not None
-            print(f"host c is back and has found {len(servers[2].host.groups)} groups on its disk")
-            await for_all_keys(store.check, 2)
-            print(f"read {KEYS} keys through all hosts: nothing is lost, host c has caught up")
+            # Once more, from its disk. Members are known by address, so it has to keep its own.
+            async with opened("c", listen=c.address) as c:
+                print(f"host c is back and has found {len(c.groups)} groups on its disk")
+                store.hosts.append(c)
+                await for_all_keys(store.check, 2)
+                print(f"read {KEYS} keys through all hosts: nothing is lost, host c has caught up")
 
-            counted = hosts[0].statistics()
-            print(f"host a: {counted.scheduler.applied_entries} entries applied, {counted.log.syncs} syncs")
-            for server in servers:
-                await server.stop()
+                counted = a.statistics()
+                print(
+                    f"host a: {counted.scheduler.applied_entries} entries applied, {counted.log.syncs} syncs"
+                )
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ of its own, on a machine of its own, with the same list of members. Nothing else
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 
 import trio
 
-from multiraft import Entry, Group, HostConfig, Member, StateMachine, open_host
+from multiraft import Entry, Host, HostConfig, Member, StateMachine, open_host
 
 
 class Dictionary(StateMachine):
@@ -58,47 +58,45 @@ def name(member: Member | None) -> str:
 
 
 async def main() -> None:
-    async with AsyncExitStack() as hosts_a_and_b, AsyncExitStack() as host_c:
-        folder = hosts_a_and_b.enter_context(tempfile.TemporaryDirectory())
-        hosts = []
-        for letter, stack in (("a", hosts_a_and_b), ("b", hosts_a_and_b), ("c", host_c)):
+    with tempfile.TemporaryDirectory() as folder:
+
+        def opened(letter: str, listen: str = "127.0.0.1:0") -> AbstractAsyncContextManager[Host]:
             # Port 0 picks a free one, and host.address says which. In earnest: "10.0.0.1:7001".
-            config = HostConfig(data_dir=f"{folder}/{letter}", listen="127.0.0.1:0", tick_interval_s=0.05)
-            opening = open_host(config, machines=lambda group_id: Dictionary())
-            hosts.append(await stack.enter_async_context(opening))
+            config = HostConfig(data_dir=f"{folder}/{letter}", listen=listen, tick_interval_s=0.05)
+            return open_host(config, machines=lambda group_id: Dictionary())
 
-        # Every host is given the same list, and finds itself in it by its address.
-        members = [Member(number, host.address) for number, host in enumerate(hosts, start=1)]
-        groups: list[Group] = [await host.create_group(1, members=members) for host in hosts]
-        first, second, third = groups
-        print("leader:", name(await first.wait_leader()))
+        async with opened("a") as a, opened("b") as b:
+            async with opened("c") as c:
+                # Every host is given the same list, and finds itself in it by its address.
+                members = [Member(1, a.address), Member(2, b.address), Member(3, c.address)]
+                first, second, third = [await host.create_group(1, members) for host in (a, b, c)]
+                print("leader:", name(await first.wait_leader()))
 
-        # Any member takes proposals and sends them on to the leader. When `propose` returns, the
-        # entry is on the disks of a majority, and this member has applied it.
-        print("set color=red, was:", await first.propose(put("color", "red")))
-        print("set color=blue, was:", await second.propose(put("color", "blue")))
+                # Any member takes proposals and sends them on to the leader. When `propose` returns,
+                # the entry is on the disks of a majority, and this member has applied it.
+                print("set color=red, was:", await first.propose(put("color", "red")))
+                print("set color=blue, was:", await second.propose(put("color", "blue")))
 
-        # `query` sees every write that was acknowledged before it, whichever member is asked.
-        for group in groups:
-            print(f"member {group.member_id} reads color:", await group.query("color"))
+                # `query` sees all that was acknowledged before it, whichever member is asked.
+                for group in (first, second, third):
+                    print(f"member {group.member_id} reads color:", await group.query("color"))
 
-        # Leadership can be moved, and followed as it moves.
-        await first.transfer_leadership(3)
-        print("leader now:", name(first.leader))
+                # Leadership can be moved.
+                await first.transfer_leadership(3)
+                print("leader now:", name(first.leader))
 
-        # Host c, which leads, stops. The other two are a majority: they elect one of themselves.
-        # `propose` waits for that by itself.
-        await host_c.aclose()
-        print("host c has stopped; set color=green, was:", await first.propose(put("color", "green")))
-        print("leader now:", name(first.leader))
+            # The block of host c has ended: it is closed. The other two are a majority, and elect one
+            # of themselves; `propose` waits for that by itself.
+            print("host c has stopped; set color=green, was:", await first.propose(put("color", "green")))
+            print("leader now:", name(first.leader))
 
-        # And once more, from its disk and at its old address. The group is found, not created.
-        config = HostConfig(data_dir=f"{folder}/c", listen=members[2].address, tick_interval_s=0.05)
-        async with open_host(config, machines=lambda group_id: Dictionary()) as again:
-            third = again.group(1)
-            print("host c is back; member 3 reads color:", await third.query("color"))
-            status = third.status()
-            print(f"member 3 is a {status.role} in term {status.term}, applied up to {status.applied}")
+            # Once more, from its disk: the group is found, not created. Members are known by their
+            # address, so the host has to keep its own.
+            async with opened("c", listen=c.address) as c:
+                third = c.group(1)
+                print("host c is back; member 3 reads color:", await third.query("color"))
+                status = third.status()
+                print(f"member 3 is a {status.role} in term {status.term}, applied up to {status.applied}")
 
 
 if __name__ == "__main__":
