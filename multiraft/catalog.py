@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from multiraft.config import HostConfig
+from multiraft.elections import Elections
 from multiraft.environment import Environment
 from multiraft.errors import (
     GroupExists,
@@ -25,10 +26,13 @@ from multiraft.proposals import Waiter
 from multiraft.raft.core import CoreConfig, Raft
 from multiraft.served import ServedLog
 from multiraft.snapshots import INITIAL_INDEX, Standing, restore_failure, restore_machine
-from multiraft.types import GroupId, Index, Role
+from multiraft.types import GroupId, Index, MemberId
 
 _MEMBER_UNKNOWN = MEMBER_ID_MAX
 """Shown as the member id of a group of which the log kept nothing but its own id."""
+
+CORE_CONFIGS_MAX = 1024
+"""Settings of cores that are kept to be shared: thousands of groups are made with the same."""
 
 
 CREATE_BATCH_GROUPS = 1000
@@ -49,6 +53,7 @@ class Catalog:
         executor: Executor,
         apply_executor: Executor,
         submit: Callable[[WriteBatch, Callable[[], None]], None],
+        elections: Elections,
         *,
         linger: Callable[[Group], None],
     ) -> None:
@@ -62,9 +67,11 @@ class Catalog:
         self._apply_executor = apply_executor
         self._submit = submit
         self._linger = linger
+        self._elections = elections
         self._changing: set[GroupId] = set()
         """Being made or removed."""
         self._waiters: set[Waiter] = set()
+        self._core_configs: dict[tuple[MemberId, int, bool], CoreConfig] = {}
 
     def load_groups(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Bring back every group found in the log. May block: call it before anything runs.
@@ -99,6 +106,7 @@ class Catalog:
                 group.stop(trouble if group.removed is None else group.removed)
             if progress is not None:
                 progress(count, len(logs))
+        self._elections.restarted([group for group in self._groups.values() if group.failed is None])
 
     def bring_back(self, log: GroupLog, machine: StateMachine, standing: Standing) -> Group:
         """Open a group that is in the log; `machine` stands where `standing` says."""
@@ -153,14 +161,15 @@ class Catalog:
         def opened(part: Iterable[GroupId]) -> None:
             self._changing.difference_update(part)
             logs = self._env.store.groups()
+            opened_now: list[Group] = []
             for group_id in part:
                 log = logs[group_id]
                 group = self._open(log, machines[group_id], log.snapshot_point.index)
                 if self._events.on:
                     self._events.emit(GroupCreated(group.id, group.member_id))
-                if group.membership.members:
-                    self._campaign_early(group)
                 made.append(group)
+                opened_now.append(group)
+            self._elections.created(opened_now)
             write()
 
         def cleared(_: None, error: BaseException | None) -> None:
@@ -232,17 +241,6 @@ class Catalog:
         if not isinstance(machine, StateMachine):
             raise TypeError(f"machines({group_id}) returned {machine!r}, which is no StateMachine")
         return machine
-
-    def _campaign_early(self, group: Group) -> None:
-        """One member of a new group, a different one from group to group, stands at once.
-
-        It saves the first election timeout and spreads leaders evenly. Nothing depends on it:
-        if the others are not there yet, timeouts elect somebody.
-        """
-        voters = sorted(m.id for m in group.membership.members.values() if m.role is Role.VOTER)
-        if voters[group.id % len(voters)] == group.member_id:
-            group.raft.campaign()
-            self._host.mark_dirty(group)
 
     def remove_group(self, group_id: GroupId, waiter: Waiter) -> None:
         """Stop a group and delete its data; `waiter` gets None when it is gone for good.
@@ -318,8 +316,8 @@ class Catalog:
         point = log.snapshot_point
         membership = Membership.decode(point.data) if point.data else Membership({})
         applied = min(point.index, log.last_index())
-        core = CoreConfig(id=meta.member_id, applied=applied, restarted=True)
-        raft = Raft(core, ServedLog(log, applied), self._env.random)
+        core = self._core_config(meta, restarted=True)
+        raft = Raft(core, ServedLog(log, applied), self._env.random, applied=applied)
         group = Group(self._host, log.group, meta, membership, raft, log, machine)
         group.stop(
             GroupFailed(
@@ -334,31 +332,8 @@ class Catalog:
         meta = GroupMeta.decode(log.meta)
         point = log.snapshot_point
         served = ServedLog(log, min(stands, log.last_index()))
-        config = self._config
-        limits = meta.limits
-        raft = Raft(
-            CoreConfig(
-                id=meta.member_id,
-                election_ticks=config.election_ticks,
-                heartbeat_ticks=config.heartbeat_ticks,
-                applied=point.index,
-                max_message_bytes=config.max_message_bytes,
-                max_apply_bytes=config.max_apply_bytes,
-                max_inflight_messages=config.max_inflight_messages,
-                max_inflight_bytes=config.max_inflight_bytes,
-                max_uncommitted_bytes=limits.get("max_uncommitted_bytes", config.max_uncommitted_bytes),
-                pre_vote=config.pre_vote,
-                check_quorum=config.check_quorum,
-                read_mode=config.read_mode,
-                async_storage_writes=True,
-                step_down_on_removal=True,
-                commit_notices=True,
-                coalesce_beats=True,
-                restarted=restarted,
-            ),
-            served,
-            self._env.random,
-        )
+        core = self._core_config(meta, restarted=restarted)
+        raft = Raft(core, served, self._env.random, applied=point.index)
         membership = Membership.decode(point.data) if point.data else Membership({})
         group = Group(self._host, log.group, meta, membership, raft, log, machine)
         group.machine_at = max(stands, group.machine_at)
@@ -368,8 +343,38 @@ class Catalog:
             group.set_removed(MemberRemoved(f"member {meta.member_id} was removed from group {log.group}"))
             self._linger(group)
         self._post.connect(group)
-        self._host.mark_dirty(group)
+        if raft.has_ready():
+            self._host.mark_dirty(group)
         return group
+
+    def _core_config(self, meta: GroupMeta, *, restarted: bool) -> CoreConfig:
+        """The settings of a core: one object for all groups whose settings are equal."""
+        config = self._config
+        uncommitted = meta.limits.get("max_uncommitted_bytes", config.max_uncommitted_bytes)
+        key = meta.member_id, uncommitted, restarted
+        known = self._core_configs.get(key)
+        if known is None:
+            if len(self._core_configs) >= CORE_CONFIGS_MAX:
+                self._core_configs.clear()
+            known = self._core_configs[key] = CoreConfig(
+                id=meta.member_id,
+                election_ticks=config.election_ticks,
+                heartbeat_ticks=config.heartbeat_ticks,
+                max_message_bytes=config.max_message_bytes,
+                max_apply_bytes=config.max_apply_bytes,
+                max_inflight_messages=config.max_inflight_messages,
+                max_inflight_bytes=config.max_inflight_bytes,
+                max_uncommitted_bytes=uncommitted,
+                pre_vote=config.pre_vote,
+                check_quorum=config.check_quorum,
+                read_mode=config.read_mode,
+                async_storage_writes=True,
+                step_down_on_removal=True,
+                commit_notices=True,
+                coalesce_beats=True,
+                restarted=restarted,
+            )
+        return known
 
 
 def _beginning(membership: Membership | None) -> tuple[HardState, Snapshot]:

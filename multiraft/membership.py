@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from functools import lru_cache
+from typing import Any, Final, cast
 
 import attrs
 import cbor2
@@ -19,6 +20,9 @@ from multiraft.messages import ConfChange, ConfChangeType, ConfState
 from multiraft.types import Index, Member, MemberId, Role
 
 MEMBER_ID_MAX = (1 << 63) - 1
+
+_SHARED_MAX: Final = 1024
+"""Decoded values that are kept, so that groups with equal ones share them."""
 
 
 class Verb(enum.IntEnum):
@@ -144,15 +148,23 @@ class Membership:
         rows = [[m.id, m.address, m.role.value] for _, m in sorted(self.members.items())]
         return cbor2.dumps([self.version, rows])
 
-    @classmethod
-    def decode(cls, data: bytes) -> Membership:
-        """Raises: ValueError when `data` is not what `encode` made."""
-        try:
-            version, rows = cast("list[Any]", cbor2.loads(data))
-            members = [Member(int(i), str(address), Role(role)) for i, address, role in rows]
-            return cls({member.id: member for member in members}, int(version))
-        except (cbor2.CBORDecodeError, TypeError, ValueError) as error:
-            raise ValueError(f"not a membership: {error}") from None
+    @staticmethod
+    def decode(data: bytes) -> Membership:
+        """Groups with equal members share what this returns.
+
+        Raises: ValueError when `data` is not what `encode` made.
+        """
+        return _membership(data)
+
+
+@lru_cache(_SHARED_MAX)
+def _membership(data: bytes) -> Membership:
+    try:
+        version, rows = cast("list[Any]", cbor2.loads(data))
+        members = [Member(int(i), str(address), Role(role)) for i, address, role in rows]
+        return Membership({member.id: member for member in members}, int(version))
+    except (cbor2.CBORDecodeError, TypeError, ValueError) as error:
+        raise ValueError(f"not a membership: {error}") from None
 
 
 def _stepped(members: Mapping[MemberId, Member], step: Step) -> Member:
@@ -275,20 +287,28 @@ class GroupMeta:
         former, hosts = list(self.former.items()), dict(self.hosts)
         return cbor2.dumps([self.member_id, self.generation, dict(self.limits), self.removed, former, hosts])
 
-    @classmethod
-    def decode(cls, data: bytes) -> GroupMeta:
-        """Raises: ValueError when `data` is not what `encode` made."""
-        try:
-            member_id, generation, limits, removed, *more = cast("list[Any]", cbor2.loads(data))
-            former, hosts = more or ([], {})  # absent where an earlier version wrote it
-            own = {str(name): int(value) for name, value in limits.items()}
-            return cls(
-                int(member_id),
-                int(generation),
-                own,
-                bool(removed),
-                {int(each): int(last) for each, last in former},
-                {int(member): int(host) for member, host in hosts.items()},
-            )
-        except (cbor2.CBORDecodeError, AttributeError, TypeError, ValueError) as error:
-            raise ValueError(f"not a group's metadata: {error}") from None
+    @staticmethod
+    def decode(data: bytes) -> GroupMeta:
+        """Groups with equal metas share what this returns.
+
+        Raises: ValueError when `data` is not what `encode` made.
+        """
+        return _meta(data)
+
+
+@lru_cache(_SHARED_MAX)
+def _meta(data: bytes) -> GroupMeta:
+    try:
+        member_id, generation, limits, removed, *more = cast("list[Any]", cbor2.loads(data))
+        former, hosts = more or ([], {})  # absent where an earlier version wrote it
+        own = {str(name): int(value) for name, value in limits.items()}
+        return GroupMeta(
+            int(member_id),
+            int(generation),
+            own,
+            bool(removed),
+            {int(each): int(last) for each, last in former},
+            {int(member): int(host) for member, host in hosts.items()},
+        )
+    except (cbor2.CBORDecodeError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"not a group's metadata: {error}") from None

@@ -31,6 +31,7 @@ from multiraft.budget import Budget
 from multiraft.catalog import Catalog
 from multiraft.config import HostConfig
 from multiraft.departures import Departures
+from multiraft.elections import Elections, timer_is_out
 from multiraft.environment import Environment, Recalled
 from multiraft.errors import (
     CorruptRecord,
@@ -215,6 +216,9 @@ class Scheduler:
         self._staging = Staging(config.election_ticks, config.tick_interval_s, mark_dirty=self.mark_dirty)
         self.staging_status = self._staging.status
         self._departures = Departures(config, self._post, self.events, record=self._record_meta)
+        self._elections = Elections(
+            config.election_ticks, random=environment.random, mark_dirty=self.mark_dirty, receive=self.receive
+        )
         self.catalog = Catalog(
             config,
             environment,
@@ -225,6 +229,7 @@ class Scheduler:
             snapshot_executor,
             apply_executor,
             self._writes.submit,
+            self._elections,
             linger=self._departures.linger,
         )
         self.recovery = Recovery(
@@ -236,7 +241,6 @@ class Scheduler:
             apply_executor,
             self._writes.submit,
         )
-        self.peer_up = self._post.peer_up
         self.peer_down = self._post.peer_down
         self.run_query = self._intake.run_query
         self._express = Express(
@@ -256,7 +260,7 @@ class Scheduler:
     # --- the pass ------------------------------------------------------------------------------
 
     def run_pass(self) -> bool:
-        """Do what there is to do, for at most about `max_pass_s`. True: there is more."""
+        """Do what there is to do: take in and put out for about `max_pass_s` each. True: there is more."""
         started = self._clock.now()
         deadline = started + self.config.max_pass_s
         while self._calls:
@@ -278,7 +282,9 @@ class Scheduler:
         self._behind = self._ticker.next_at <= started
         if self._late_reads and not self._behind:
             self._step_late_reads()
-        self._collect_dirty(deadline)
+        # A time of its own: were it what ticking and the inbox left over, a host that is behind
+        # would take in more than it finishes, pass after pass, and never get out of that.
+        self._collect_dirty(self._clock.now() + self.config.max_pass_s)
         self._flush()
         self._histogram.add(self._clock.now() - started)
         # Whatever woke the scheduler during the pass is either done or in what this looks at.
@@ -422,6 +428,7 @@ class Scheduler:
             group.proposals.put_down()
         self._tell_leader(group)
         self._staging.watch(group)
+        self._elections.leader_changed(group)
         # Raft dropped the reads of the old leadership; ask the new leader, if there is one.
         group.reads.ask_again(float("inf"))
         if group.raft.leader:
@@ -445,10 +452,13 @@ class Scheduler:
         for group in self.groups.values():
             if group.failed is None:
                 raft = group.raft
+                if timer_is_out(group) and self._elections.timed_out(group):
+                    continue
                 if raft.tick():
                     self.mark_dirty(group)
                 if raft.beat_due:
                     self._beater.gather(group)
+        self._elections.tick()
         self._intake.tick(now)
         if self._snapshots.busy:
             self._snapshots.start()
@@ -486,6 +496,12 @@ class Scheduler:
         self._inbox_messages += weight
         self.wake()
 
+    def peer_up(self, peer: Hello, lane: Lane) -> None:
+        """Our stream to another host is open (again)."""
+        self._post.peer_up(peer, lane)
+        if lane is Lane.LIVENESS:
+            self._call_soon(lambda: self._elections.reached(peer.address))
+
     @property
     def has_room(self) -> bool:
         """Whether streams may be read on."""
@@ -518,7 +534,9 @@ class Scheduler:
                 group = groups.get(group_id)
                 if group is None or group.failed is not None or generation != group.generation:
                     self._post.refuse_stray(peer, group_id, generation, message)
-                    if group is not None and generation != group.generation:
+                    if group is None:
+                        self._elections.stray(peer, group_id, generation, message)
+                    elif generation != group.generation:
                         self._hear_foreign(peer, group, generation, message)
                 elif type(message) is Message:
                     self._step(peer, group, message)

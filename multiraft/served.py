@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from multiraft.errors import SnapshotUnavailable
-from multiraft.messages import ConfState, HardState, Snapshot
-from multiraft.types import Index
+from multiraft.messages import ConfState, HardState, Run, Snapshot
+from multiraft.types import Index, Term
 
 if TYPE_CHECKING:
     from multiraft.group import Group
@@ -16,24 +16,29 @@ if TYPE_CHECKING:
 
 
 class ServedLog:
-    """A group's stable log as its core reads it: the store's, but snapshots are the files'.
+    """A group's stable log as its core reads it: the store's, but snapshots are the files'."""
 
-    Bound methods are taken over as attributes, so that this costs no call.
-    """
-
-    __slots__ = ("_commit", "_group", "_log", "first_index", "last_index", "runs", "term")
+    __slots__ = ("_commit", "_group", "_log")
 
     def __init__(self, log: GroupLog, commit: Index) -> None:
         self._log = log
         self._commit = commit
         self._group: Group | None = None
-        self.first_index = log.first_index
-        self.last_index = log.last_index
-        self.runs = log.runs
-        self.term = log.term
 
     def serve(self, group: Group) -> None:
         self._group = group
+
+    def first_index(self) -> Index:
+        return self._log.first_index()
+
+    def last_index(self) -> Index:
+        return self._log.last_index()
+
+    def term(self, index: Index) -> Term:
+        return self._log.term(index)
+
+    def runs(self, first: Index, last: Index, max_bytes: int) -> list[Run]:
+        return self._log.runs(first, last, max_bytes)
 
     def initial_state(self) -> tuple[HardState, ConfState]:
         state, conf_state = self._log.initial_state()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 from zlib import crc32
 
@@ -19,6 +20,9 @@ from multiraft.messages import ConfState, EntryKind, HardState, Run, Snapshot
 
 SEGMENT_MAGIC: Final = b"mraftwal"
 FORMAT_VERSION: Final = 1
+
+_POINTS_MAX: Final = 1024
+"""Snapshot points that are kept decoded: thousands of groups stand on equal ones."""
 
 
 class UnknownFormat(ValueError):
@@ -287,6 +291,7 @@ def unpack_damaged(body: bytes) -> tuple[str, bytes]:
     return body[_LENGTH.size : split].decode(), body[split:]
 
 
+@lru_cache(_POINTS_MAX)
 def encode_snapshot(snapshot: Snapshot) -> bytes:
     """Where a snapshot stands, as CBOR; the same bytes in the log and in snapshot files."""
     conf = snapshot.conf_state
@@ -294,6 +299,7 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
     return cbor2.dumps([snapshot.index, snapshot.term, members, conf.auto_leave, snapshot.data])
 
 
+@lru_cache(_POINTS_MAX)
 def decode_snapshot(data: bytes) -> Snapshot:
     """Raises: ValueError when `data` is no snapshot point."""
     try:

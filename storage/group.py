@@ -180,6 +180,10 @@ class StoredGroup:
         """Cache the run that was just placed."""
         tail = self._tail
         if tail is None:
+            if run.first == run.last and not run.size:
+                # What an election leaves behind, in every group of the host: all there is of
+                # most of them, and rarely read. Whatever comes next begins the cached tail.
+                return
             tail = self._tail = CachedTail()
         self._shelf.cache.add(tail, run)
 
@@ -208,7 +212,7 @@ class StoredGroup:
     def set_meta(self, meta: bytes, segment: Segment, damage: str = "") -> None:
         if self._meta_at is not None:
             self._meta_at.live -= self._meta_bytes()
-        self._meta, self._meta_at, self._damage = meta, segment, damage
+        self._meta, self._meta_at, self._damage = self._shelf.shared(meta), segment, damage
         segment.live += self._meta_bytes()
 
     def set_hard_state(self, state: HardState, segment: Segment) -> None:
@@ -230,7 +234,7 @@ class StoredGroup:
             return
         if self._point_at is not None:
             self._point_at.live -= POINT_BYTES + len(self._point)
-        self._point, self._point_at = point, segment
+        self._point, self._point_at = self._shelf.shared(point), segment
         segment.live += POINT_BYTES + len(point)
         self._base, self._base_term = base, base_term
         self._drop_up_to(base)
@@ -294,6 +298,11 @@ class StoredGroup:
         return keep
 
     # --- for the collector and recovery -----------------------------------------------------
+
+    @property
+    def rows(self) -> array[int] | None:
+        """The index itself: replaying the log puts rows at its end."""
+        return self._rows
 
     def missing(self) -> str:
         """What recovery did not find of this group; empty when it is whole."""

@@ -33,15 +33,22 @@ from multiraft.storage.format import (
     unpack_point,
 )
 from multiraft.storage.group import StoredGroup
+from multiraft.storage.index import OFFSET_BITS
 from multiraft.storage.segment import Batch, Segment
 from multiraft.storage.shelf import Shelf
 
 
-def records_of(batch: Batch) -> Iterator[tuple[int, int, int, int]]:
-    """Kind, group, and where in `batch.data` each record begins and ends. Raises: ValueError."""
-    data, at = batch.data, batch.start
-    end = at + batch.header.length
-    for _ in range(batch.header.records):
+def records_of(
+    batch: Batch, at: int | None = None, left: int | None = None
+) -> Iterator[tuple[int, int, int, int]]:
+    """Kind, group, and where in `batch.data` each record begins and ends. Raises: ValueError.
+
+    Of the last `left` records, which begin at byte `at`. Default: of all.
+    """
+    data = batch.data
+    end = batch.start + batch.header.length
+    at = batch.start if at is None else at
+    for _ in range(batch.header.records if left is None else left):
         if at + RECORD_HEAD_BYTES > end:
             raise ValueError("the batch holds fewer records than it says")
         kind, _, _, length, group = RECORD_HEAD.unpack_from(data, at)
@@ -71,13 +78,46 @@ class Replay:
     def batch(self, batch: Batch, segment: Segment) -> None:
         """Raises: CorruptRecord for a record that this version cannot have written."""
         base = batch.offset + BATCH_HEADER_BYTES - batch.start
-        at = batch.start
+        at, left = batch.start, batch.header.records
         try:
-            for kind, group, at, after in records_of(batch):
+            while True:
+                at, left = self._runs(batch, segment, base, at, left)
+                # One record of another kind, or one with which something is wrong; or the end.
+                record = next(records_of(batch, at, left), None)
+                if record is None:
+                    break
+                kind, group, at, after = record
                 self._record(kind, group, batch.data, at, after, segment, base + at)
+                at, left = after, left - 1
         except (ValueError, struct.error) as error:
             raise CorruptRecord(segment.name, base + at, str(error)) from None
         self.records += batch.header.records
+
+    def _runs(self, batch: Batch, segment: Segment, base: int, at: int, left: int) -> tuple[int, int]:
+        """Replay records from byte `at` on while each is one more run at the end of its group's log.
+
+        A log is made of little else, and starting takes as long as this does, so it does what
+        `StoredGroup.place` would, with as few calls as may be. Returns where that ends, and how
+        many of the `left` records are left there.
+        """
+        data, unpack, groups = batch.data, ENTRIES_HEAD.unpack_from, self._groups
+        end = batch.start + batch.header.length
+        place = (segment.sequence << OFFSET_BITS) + base
+        live = 0
+        while left and at + ENTRIES_HEAD_BYTES <= end:
+            kind, _, _, body, group, first, term, _, _, count, _ = unpack(data, at)
+            length = RECORD_HEAD_BYTES + body
+            if kind != ENTRIES or not count or length < ENTRIES_HEAD_BYTES or at + length > end:
+                break
+            rows = groups[group].rows if group in groups else None
+            if not rows or rows[-4] >= first:
+                break
+            rows.extend((first, first + count - 1, term, place + at, length))
+            live += length
+            at += length
+            left -= 1
+        segment.live += live
+        return at, left
 
     def check(self) -> None:
         """Raises: CorruptRecord when a group's earlier records should be there and are not."""

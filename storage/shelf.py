@@ -14,6 +14,7 @@ from multiraft.storage.files import storage_error
 from multiraft.storage.format import unpack_entries
 from multiraft.storage.index import LENGTH, OFFSET_BITS, OFFSET_MASK, PLACE, STRIDE
 from multiraft.storage.segment import Segment, segment_name
+from multiraft.storage.shared import Shared
 
 READERS_MAX: Final = 64
 
@@ -24,6 +25,8 @@ class Shelf:
     def __init__(self, files: Files, folder: str, cache: EntryCache) -> None:
         self.segments: dict[int, Segment] = {}
         self.cache = cache
+        self.shared: Shared[bytes] = Shared()
+        """Metas and snapshot points."""
         self.folder = folder
         self._files = files
         self._readers: OrderedDict[int, File] = OrderedDict()

@@ -8,6 +8,8 @@ sent the log, until the joint configuration it votes in is left.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Final
 
 import attrs
 
@@ -28,6 +30,10 @@ __all__ = [
 ]
 
 Changes = Sequence[tuple[ConfChangeType, MemberId]]
+
+_SHARED_MAX: Final = 1024
+"""Memberships that are kept so that groups with equal ones share them: thousands of groups are made
+from one list of members, and a membership of three takes a kilobyte."""
 
 
 @attrs.frozen
@@ -135,9 +141,10 @@ def leave_joint(before: Membership) -> Membership:
         for member, flag in before.learner.items()
         if member not in config.outgoing or member in config.incoming or member in learners
     }
-    return _checked(Membership(Configuration(config.incoming, learners=learners), learner))
+    return _checked(Configuration(config.incoming, learners=learners), learner)
 
 
+@lru_cache(_SHARED_MAX)
 def restore(state: ConfState) -> Membership:
     """The membership that `state` describes, rebuilt by the changes that lead to it.
 
@@ -218,11 +225,10 @@ class _Draft:
             frozenset(self.learners_next),
             auto_leave,
         )
-        return _checked(Membership(config, self.learner))
+        return _checked(config, self.learner)
 
 
-def _checked(membership: Membership) -> Membership:
-    config, learner = membership.config, membership.learner
+def _checked(config: Configuration, learner: Mapping[MemberId, bool]) -> Membership:
     everybody = config.incoming | config.outgoing | config.learners | config.learners_next
     assert everybody == learner.keys(), "everybody in the configuration is known, and nobody else"
     assert config.learners_next <= config.outgoing, "only a leaving voter waits to become a learner"
@@ -230,4 +236,10 @@ def _checked(membership: Membership) -> Membership:
     assert all(learner[member] for member in config.learners)
     assert not config.learners & (config.incoming | config.outgoing), "nobody is both voter and learner"
     assert config.joint or not (config.learners_next or config.auto_leave)
-    return membership
+    return _shared(config, tuple(sorted(learner.items())))
+
+
+@lru_cache(_SHARED_MAX)
+def _shared(config: Configuration, learner: tuple[tuple[MemberId, bool], ...]) -> Membership:
+    """The same object for equal memberships."""
+    return Membership(config, dict(learner))

@@ -23,7 +23,7 @@ from multiraft.messages import (
 from multiraft.raft import candidate, follower, leader
 from multiraft.raft.confchange import apply_change
 from multiraft.raft.config import CoreConfig
-from multiraft.raft.election import on_vote_request, stand
+from multiraft.raft.election import ask_again, on_vote_request, stand
 from multiraft.raft.failures import PeerNotFound, StepLocalMessage
 from multiraft.raft.leader_reads import recheck_reads, release_postponed
 from multiraft.raft.outgoing import take_ready
@@ -85,6 +85,7 @@ class Raft(State):
         log: What is on this member's disk, and will be after each `Ready` is written.
         random: For election timeouts. Members need sources of their own, or they stand together.
         logger: Takes what the core has to say. Default: nobody does, and no text is made.
+        applied: In place of `config.applied`, so that members with equal settings can share them.
 
     Raises:
         ConfigError: A setting cannot be used.
@@ -187,9 +188,20 @@ class Raft(State):
         self.election_elapsed += 1
         if self.election_elapsed < self.election_timeout or not self.promotable:
             return False
+        self.time_out()
+        return True
+
+    def time_out(self) -> None:
+        """The election timer has run out, or a host that counts for itself says so: stand."""
         self.election_elapsed = 0
         stand(self)
-        return True
+
+    def ask_again(self, member: MemberId | None = None) -> None:
+        """As a (pre-)candidate: ask for votes again where none was given or refused yet.
+
+        The requests may be lost. `member`: only there. Default: everywhere.
+        """
+        ask_again(self, member)
 
     def take_beats(self) -> list[tuple[MemberId, Index]]:
         """With `beat_due` set: members to beat for, and the commit index to tell each.

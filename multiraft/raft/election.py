@@ -8,8 +8,9 @@ from typing import Final
 from multiraft.messages import NO_MEMBER, TRANSFER_CONTEXT, Message, MessageType
 from multiraft.raft.state import State
 from multiraft.raft.trace import MESSAGE_NAMES, Level, RaftRole
+from multiraft.types import MemberId
 
-__all__ = ["Campaign", "campaign", "in_lease", "on_vote_request", "stand", "start_campaign"]
+__all__ = ["Campaign", "ask_again", "campaign", "in_lease", "on_vote_request", "stand", "start_campaign"]
 
 _RESPONSE: Final = {
     MessageType.VOTE: MessageType.VOTE_RESP,
@@ -80,6 +81,24 @@ def campaign(state: State, kind: Campaign) -> None:
                 f"request to {member:x} at term {state.term}",
             )
         state.messages.append(Message(request, member, state.id, term, log_term, index, context=context))
+
+
+def ask_again(state: State, only: MemberId | None) -> None:
+    """Repeat the requests of the present campaign that were not answered: they may be lost.
+
+    The same words as the first time, so that whoever hears both answers both alike. Only a
+    campaign on a leader's order is repeated without saying so; then a lease may hold it back.
+    """
+    if state.role is RaftRole.PRE_CANDIDATE:
+        request, term = MessageType.PRE_VOTE, state.term + 1
+    elif state.role is RaftRole.CANDIDATE:
+        request, term = MessageType.VOTE, state.term
+    else:
+        return
+    index, log_term = state.log.last_index, state.log.last_term
+    for member in state.tracker.config.voters:
+        if member != state.id and member not in state.tracker.votes and only in (None, member):
+            state.messages.append(Message(request, member, state.id, term, log_term, index))
 
 
 def _become_candidate(state: State) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from multiraft.types import Index
 
 __all__ = ["Inflights"]
+
+_NOTHING: Final[list[int]] = []
+"""What a window holds that nothing was ever sent into; never changed."""
 
 
 class Inflights:
@@ -12,7 +17,8 @@ class Inflights:
 
     Two limits: `max_messages` is strict; `max_bytes` (0: none) is soft, in that a message is
     sent as long as the window holds less, and may overshoot. Plain lists, because an empty
-    list costs a tenth of an empty deque and most of the thousands of windows are empty.
+    list costs a tenth of an empty deque; and made when they are first needed, because most of
+    the thousands of windows are a follower's, who sends nothing.
     """
 
     __slots__ = ("_bytes", "_ends", "_held_bytes", "_max_bytes", "_max_messages")
@@ -21,8 +27,8 @@ class Inflights:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._held_bytes = 0
-        self._ends: list[Index] = []
-        self._bytes: list[int] = []
+        self._ends: list[Index] = _NOTHING
+        self._bytes: list[int] = _NOTHING
 
     @property
     def count(self) -> int:
@@ -40,6 +46,9 @@ class Inflights:
         ends = self._ends
         assert len(ends) < self._max_messages, "nothing is sent into a full window"
         assert not ends or last >= ends[-1], "messages are sent in log order"
+        if ends is _NOTHING:
+            ends = self._ends = []
+            self._bytes = []
         ends.append(last)
         self._bytes.append(size)
         self._held_bytes += size
@@ -51,7 +60,10 @@ class Inflights:
         if not ends or index < ends[0]:
             return
         if index >= ends[-1]:
-            self.reset()
+            # Cleared, not dropped: the next append is about to come.
+            ends.clear()
+            self._bytes.clear()
+            self._held_bytes = 0
             return
         freed = 1
         while ends[freed] <= index:
@@ -65,13 +77,13 @@ class Inflights:
         return len(self._ends) >= self._max_messages or 0 < self._max_bytes <= self._held_bytes
 
     def reset(self) -> None:
-        self._ends.clear()
-        self._bytes.clear()
+        self._ends = self._bytes = _NOTHING
         self._held_bytes = 0
 
     def copy(self) -> Inflights:
         twin = Inflights(self._max_messages, self._max_bytes)
         twin._held_bytes = self._held_bytes
-        twin._ends = self._ends.copy()
-        twin._bytes = self._bytes.copy()
+        if self._ends:
+            twin._ends = self._ends.copy()
+            twin._bytes = self._bytes.copy()
         return twin

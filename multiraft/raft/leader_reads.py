@@ -18,7 +18,7 @@ def on_read(state: State, message: Message) -> None:
     if state.log.committed < state.term_start:
         # Until something of our term is committed we may not know all that was committed
         # before; a single voter after a restart does not, either.
-        state.reads.postponed.append((sender, message.context))
+        state.reads.postpone(sender, message.context)
         return
     _serve(state, sender, message.context)
 
@@ -26,7 +26,7 @@ def on_read(state: State, message: Message) -> None:
 def release_postponed(state: State) -> None:
     """The first entry of our term was committed."""
     waiting = state.reads.postponed
-    state.reads.postponed = []
+    state.reads.postponed = ()
     for sender, context in waiting:
         # No lease: what committed it may have waited here while the host was paused, and ticks
         # are counted only after messages.

@@ -8,6 +8,9 @@ anything but the read it belongs to. One answer confirms its position and all be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 import attrs
 
 from multiraft.raft.tracker import Tracker
@@ -16,6 +19,8 @@ from multiraft.types import Index, MemberId
 __all__ = ["ReadQueue", "ReadRequest", "decode_position", "encode_position"]
 
 _POSITION_BYTES = 8
+_NOBODY: Final[dict[MemberId, int]] = {}
+"""Who has acknowledged anything before the first read; never changed."""
 
 
 @attrs.define
@@ -39,7 +44,7 @@ def decode_position(context: bytes) -> int:
 
 
 class ReadQueue:
-    """Reads of one leadership, in order of arrival.
+    """Reads of one leadership, in order of arrival. Nothing is allocated before there is one.
 
     Attributes:
         postponed: (sender, context) of reads that arrived before the first commit of the term:
@@ -50,20 +55,22 @@ class ReadQueue:
 
     def __init__(self) -> None:
         self._position = 0
-        self._waiting: list[ReadRequest] = []
-        self._acknowledged: dict[MemberId, int] = {}
-        self._sent_ticks: dict[int, int] = {}
-        self.postponed: list[tuple[MemberId, bytes]] = []
+        self._waiting: list[ReadRequest] | None = None
+        self._acknowledged = _NOBODY
+        self._sent_ticks: dict[int, int] | None = None
+        self.postponed: Sequence[tuple[MemberId, bytes]] = ()
 
     def clear(self) -> None:
         """The role changed: callers have to ask again, the postponed ones too.
 
         Positions go on counting, so that no answer to an old heartbeat can ever fit a new read.
         """
-        self._waiting.clear()
-        self._acknowledged.clear()
-        self._sent_ticks.clear()
-        self.postponed.clear()
+        self._waiting = self._sent_ticks = None
+        self.postponed = ()
+        self._acknowledged = _NOBODY
+
+    def postpone(self, sender: MemberId, context: bytes) -> None:
+        self.postponed = [*self.postponed, (sender, context)]
 
     @property
     def last_position(self) -> int:
@@ -73,6 +80,8 @@ class ReadQueue:
     def add(self, index: Index, sender: MemberId, context: bytes) -> int:
         """A read arrived while `index` was committed. Returns its position, to be beaten for."""
         self._position += 1
+        if self._waiting is None:
+            self._waiting = []
         self._waiting.append(ReadRequest(self._position, index, sender, context))
         return self._position
 
@@ -83,6 +92,8 @@ class ReadQueue:
         """
         if not 0 < position <= self._position or position <= self._acknowledged.get(member, 0):
             return []
+        if self._acknowledged is _NOBODY:
+            self._acknowledged = {}
         self._acknowledged[member] = position
         return self._confirmed(tracker)
 
@@ -107,6 +118,8 @@ class ReadQueue:
     def beat(self, tick: int) -> int:
         """A heartbeat is sent to everybody at `tick`: number it, for `lease_tick`."""
         self._position += 1
+        if self._sent_ticks is None:
+            self._sent_ticks = {}
         self._sent_ticks[self._position] = tick
         return self._position
 
@@ -115,6 +128,8 @@ class ReadQueue:
 
         A lease counts from the sending: what a follower promises starts no earlier (§6.4.1).
         """
+        if self._sent_ticks is None:
+            return None
         reached = tracker.acknowledged(self._acknowledged, self._position)
         answered = [position for position in self._sent_ticks if position <= reached]
         for position in answered[:-1]:

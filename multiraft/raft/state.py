@@ -95,7 +95,13 @@ class State:
     )
 
     def __init__(
-        self, config: CoreConfig, log: LogReader, random: Random, logger: Logger | None = None
+        self,
+        config: CoreConfig,
+        log: LogReader,
+        random: Random,
+        logger: Logger | None = None,
+        *,
+        applied: Index | None = None,
     ) -> None:
         config.validate()
         self.config = config
@@ -129,14 +135,14 @@ class State:
         self.notices_due = False
         self.beat_due = False
         self.awaited: dict[MemberId, Index] = {}
-        self._start(log)
+        self._start(log, config.applied if applied is None else applied)
 
-    def _start(self, storage: LogReader) -> None:
+    def _start(self, storage: LogReader, applied: Index) -> None:
         hard_state, conf_state = storage.initial_state()
         self.install(restore(conf_state))
         self._load(hard_state)
-        if self.config.applied > 0:
-            self.log.applied_to(self.config.applied, 0)
+        if applied > 0:
+            self.log.applied_to(applied, 0)
         self.become_follower(self.term, NO_MEMBER)
         if self.logger is not None:
             peers = ",".join(f"{member:x}" for member in self.tracker.config.voters)

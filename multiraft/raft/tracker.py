@@ -6,6 +6,8 @@ configuration changes, so that nothing on the hot path sorts or filters.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from multiraft.raft.confchange import Configuration, Membership
 from multiraft.raft.inflights import Inflights
 from multiraft.raft.progress import Progress
@@ -44,9 +46,10 @@ class Tracker:
         self.config = Configuration()
         self.progress: dict[MemberId, Progress] = {}
         self.votes: dict[MemberId, bool] = {}
-        self.others: list[tuple[MemberId, Progress]] = []
-        self._incoming: list[Progress] = []
-        self._outgoing: list[Progress] = []
+        # Tuples: they change with the configuration only, and a list is twice as large.
+        self.others: Sequence[tuple[MemberId, Progress]] = ()
+        self._incoming: tuple[Progress, ...] = ()
+        self._outgoing: tuple[Progress, ...] = ()
 
     @property
     def membership(self) -> Membership:
@@ -69,9 +72,9 @@ class Tracker:
             progress[member] = known
         self.config = membership.config
         self.progress = progress
-        self.others = [(member, known) for member, known in progress.items() if member != self._own_id]
-        self._incoming = [progress[member] for member in sorted(self.config.incoming)]
-        self._outgoing = [progress[member] for member in sorted(self.config.outgoing)]
+        self.others = tuple([each for each in progress.items() if each[0] != self._own_id])
+        self._incoming = tuple([progress[member] for member in sorted(self.config.incoming)])
+        self._outgoing = tuple([progress[member] for member in sorted(self.config.outgoing)])
 
     def forget_members(self) -> None:
         """Before a configuration from a snapshot: nothing of the present one carries over."""

@@ -31,6 +31,9 @@ class Leader:
         self.host.settle()
         self.group: Group = self.host.scheduler.groups[7]
         assert self.group.status().role == "leader"
+        # A member's first word counts once it is on disk which host it comes from.
+        self.host.hear(self.group, 2, MessageType.HEARTBEAT_RESP, term=self.group.raft.term)
+        self.host.settle()
 
     def grow(self, entries: int) -> None:
         self.host.propose(self.group, *[b"x"] * entries)

@@ -59,6 +59,28 @@ def test_an_empty_folder_is_an_empty_log() -> None:
     assert files.open_files == 0
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_replayed_log_is_what_the_running_one_was(seed: int) -> None:
+    """To the byte: what is replayed in long strides and what record by record, in any mixture."""
+    files = MemoryFiles()
+    store = reopen(files, segment_bytes=1 << 16)
+    workload = Workload(seed, groups=3)
+    state: Model = {}
+    for _ in range(60):
+        batch = store.batch()
+        durable = state
+        # Several rounds to a batch, so that a group's runs are overwritten within it as well.
+        for _ in range(4):
+            state = workload.batch(state, durable, batch)
+        store.submit(batch, ignore)
+    before = store.statistics()
+    store.close()
+    store = reopen(files, segment_bytes=1 << 16)
+    assert observed(store.groups()) == state
+    assert store.statistics().live_bytes == before.live_bytes
+    assert store.recovery.records == before.records
+
+
 def test_opening_again_and_again_leaves_one_empty_segment() -> None:
     files = MemoryFiles()
     for _ in range(5):

@@ -1,0 +1,197 @@
+"""Which groups of a host stand for election now: not all at once, and not all of them everywhere.
+
+A host that starts with ten thousand groups, or loses a peer that led them, finds out within one
+election timeout that nobody leads any of them. If all stood then, the hosts would be busy with the
+votes for longer than an election timeout: candidates give up and ask anew, at higher terms, before
+they see what was answered, and the groups never come to rest. (Three hosts with ten thousand groups
+on two busy cores had elected less than a tenth of the leaders after a minute.) So there are *places*:
+as many groups as have one stand, the others wait. An election timeout may always be longer, so waiting
+is safe; and a place is given up after two of them, so nobody waits for ever behind groups that
+cannot win. Who is next is drawn by lot: timers run out in much the same order on all hosts, and if
+that were the order of their turns, all hosts would stand for the same groups and split the votes.
+
+Places also keep the work small enough to look after: whoever stands is asked for again when a
+link comes up, or after half an election timeout, because requests that a link would not take,
+or that came before the other host had the group, are lost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from multiraft.group import Group
+from multiraft.interfaces import Random
+from multiraft.messages import Envelope, Hello, HostMessage, Lane, Message, MessageType
+from multiraft.raft.core import RaftRole
+from multiraft.types import GroupId, MemberId, Role
+
+PLACES: Final = 200
+"""Groups of one host that stand at once. An election costs the hosts about a millisecond in all,
+so three hosts that use all their places are done within an election timeout even on one core."""
+
+STRAYS_MAX: Final = 16384
+"""Requests for votes that are kept for groups that are not here yet; the oldest go first."""
+
+_VOTES: Final = (MessageType.VOTE, MessageType.PRE_VOTE)
+
+
+class Elections:
+    """The places, the line before them, and what candidates elsewhere asked too early."""
+
+    def __init__(
+        self,
+        election_ticks: int,
+        *,
+        random: Random,
+        mark_dirty: Callable[[Group], None],
+        receive: Callable[[Hello, Lane, list[Envelope]], None],
+    ) -> None:
+        """`receive` takes a frame as if it had just arrived."""
+        self._election_ticks = election_ticks
+        self._random = random
+        self._mark_dirty = mark_dirty
+        self._receive = receive
+        self._ticks = 0
+        self._standing: dict[Group, int] = {}
+        """Who has a place, and the tick at which it got that."""
+        self._new: deque[Group] = deque()
+        """Groups that were just made and whose member here is to lead. They stand first."""
+        self._line: list[Group] = []
+        """Groups whose timer has run out, in no order."""
+        self._waiting: set[Group] = set()
+        """Both of these."""
+        self._strays: dict[GroupId, tuple[Hello, Envelope]] = {}
+
+    # --- in line -------------------------------------------------------------------------------
+
+    def timed_out(self, group: Group) -> bool:
+        """The group's election timer has run out: it stands as soon as there is a place.
+
+        False: it is none that may stand.
+        """
+        # Most of them wait, and are asked about at each tick.
+        if group in self._waiting or group in self._standing:
+            return True
+        if not group.raft.promotable:
+            return False
+        self._waiting.add(group)
+        self._line.append(group)
+        return True
+
+    def leader_changed(self, group: Group) -> None:
+        """The group's leader, or role, is another: if it does not stand any more the next one may."""
+        if group in self._standing and not _stands(group):
+            del self._standing[group]
+            self.admit()
+
+    def tick(self) -> None:
+        """A tick has been counted: give up places, and give them away again."""
+        self._ticks += 1
+        for group, since in list(self._standing.items()):
+            age = self._ticks - since
+            if not _stands(group) or age >= 2 * self._election_ticks:
+                del self._standing[group]
+            elif age == max(1, self._election_ticks // 2):
+                self._ask_again(group, None)
+        self.admit()
+
+    def admit(self) -> None:
+        """Have groups stand as long as there are places."""
+        while self._waiting and len(self._standing) < PLACES:
+            new = bool(self._new)
+            group = self._new.popleft() if new else self._draw()
+            self._waiting.discard(group)
+            if group.failed is not None or group.raft.role is RaftRole.LEADER:
+                continue
+            if group.raft.leader if new else not timer_is_out(group):
+                continue  # a leader or another candidate was heard meanwhile
+            self._standing[group] = self._ticks
+            group.raft.time_out()
+            self._mark_dirty(group)
+
+    def _draw(self) -> Group:
+        line = self._line
+        number = self._random(len(line))
+        line[number], line[-1] = line[-1], line[number]
+        return line.pop()
+
+    # --- starting ------------------------------------------------------------------------------
+
+    def _patience(self, before: int) -> int:
+        """Ticks to give whose turn it is, beyond a usual election timeout, if `before` others wait."""
+        return self._election_ticks // 2 + before // (PLACES // 4)
+
+    def created(self, groups: Iterable[Group]) -> None:
+        """New groups: of each, one member stands at once, a different one from group to group.
+
+        It saves the first election timeout and spreads leaders evenly. Nothing depends on it: if
+        the others are not there yet, timeouts elect somebody.
+        """
+        patience = self._patience(len(self._new))
+        for group in groups:
+            if _preferred(group) == group.member_id:
+                self._waiting.add(group)
+                self._new.append(group)
+            else:
+                group.raft.election_timeout += patience
+            stray = self._strays.pop(group.id, None)
+            if stray is not None:
+                peer, envelope = stray
+                self._receive(peer, Lane.LIVENESS, [envelope])
+        self.admit()
+
+    def restarted(self, groups: list[Group]) -> None:
+        """Groups found in the log. If all hosts have just started, the same spread: the member
+        whose turn it is has a short election timeout, the others one that is longer the more
+        groups have to be elected before it would be theirs to try."""
+        patience = self._patience(len(groups) // 3)
+        for group in groups:
+            preferred = _preferred(group)
+            if preferred == group.member_id:
+                # One more than the promise to a lease from before the start lasts (raft/state.py,
+                # `quiet_ticks`): while a group waits in line its core is not ticked.
+                group.raft.election_timeout = self._election_ticks + 1
+            elif preferred is not None:
+                group.raft.election_timeout += patience
+
+    # --- what gets lost ------------------------------------------------------------------------
+
+    def reached(self, address: str) -> None:
+        """The liveness lane to `address` is open (again): what was asked there may be lost."""
+        for group in self._standing:
+            for member, peer in group.routes.items():
+                if peer.address == address:
+                    self._ask_again(group, member)
+
+    def stray(self, peer: Hello, group_id: GroupId, generation: int, message: HostMessage) -> None:
+        """A message for a group that is not here. A request for a vote is kept for a while: the
+        group is perhaps being made. Answered late, it is no different from one that was long
+        on its way."""
+        if type(message) is Message and message.type in _VOTES:
+            self._strays.pop(group_id, None)
+            while len(self._strays) >= STRAYS_MAX:
+                del self._strays[next(iter(self._strays))]
+            self._strays[group_id] = peer, (group_id, generation, message)
+
+    def _ask_again(self, group: Group, member: MemberId | None) -> None:
+        if group.failed is None:
+            group.raft.ask_again(member)
+            self._mark_dirty(group)
+
+
+def timer_is_out(group: Group) -> bool:
+    """Whether the next tick would make the group stand."""
+    raft = group.raft
+    return raft.election_elapsed + 1 >= raft.election_timeout and raft.role is not RaftRole.LEADER
+
+
+def _stands(group: Group) -> bool:
+    return group.failed is None and group.raft.role in (RaftRole.PRE_CANDIDATE, RaftRole.CANDIDATE)
+
+
+def _preferred(group: Group) -> MemberId | None:
+    """The voter that is to lead if nobody does; None: the group has none."""
+    voters = sorted(m.id for m in group.membership.members.values() if m.role is Role.VOTER)
+    return voters[group.id % len(voters)] if voters else None
