@@ -783,7 +783,7 @@ class Scheduler:
             or self._intake.busy
             or self.catalog.busy
             or self._snapshots.awaited
-            or any(g.proposals or g.reads or g.capture_waiters for g in self._waiting_or_dirty())
+            or any(g.awaited for g in self._waiting_or_dirty())
         )
 
     def _waiting_or_dirty(self) -> Iterable[Group]:
