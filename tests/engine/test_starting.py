@@ -76,9 +76,9 @@ async def test_a_group_that_stopped_says_why(tmp_path: Path) -> None:
         groups = await create(hosts, 7)
         with trio.fail_after(10):
             await groups[2].leave()
-        await until(lambda: groups[2].removed is not None)
         with pytest.raises(MemberRemoved):
             await hosts[2].start_group(7, members(hosts))
+        await until(lambda: groups[2].removed is not None)
         await hosts[2].remove_group(7)
         with trio.fail_after(10):
             back = await hosts[2].start_group(7, via=hosts[0].address)
