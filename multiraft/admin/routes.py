@@ -9,6 +9,7 @@ import attrs
 
 from multiraft.admin import calls
 from multiraft.admin.calls import Call
+from multiraft.admin.events import EVENT
 from multiraft.admin.kinds import (
     COUNT,
     ID,
@@ -53,8 +54,8 @@ class Route:
         name: Names it in the description (`operationId`).
         path: With `{group}` where a group's id stands.
         summary: A sentence for the description.
-        run: Does it.
-        answer: What a success is answered with.
+        run: Does it. None: it is a stream of events (events.py).
+        answer: What a success is answered with; each line of a stream.
         query: The arguments of one that looks.
         body: The arguments of one that changes something; None: it only looks.
         status: Of a success. Default: 200.
@@ -63,7 +64,7 @@ class Route:
     name: str
     path: str
     summary: str
-    run: Callable[[Call], Awaitable[object]]
+    run: Callable[[Call], Awaitable[object]] | None
     answer: Kind
     query: tuple[Field, ...] = ()
     body: Record | None = None
@@ -155,6 +156,13 @@ HOST_ROUTES: Final = (
         query=PAGE_ARGUMENTS,
         answer=STATUS,
         run=calls.get_status,
+    ),
+    Route(
+        name="listen",
+        path=f"{PREFIX}/events",
+        summary="What happens on the host, in all of its groups, from now on: a line of JSON for each event.",
+        answer=EVENT,
+        run=None,
     ),
     Route(
         name="listGroups",

@@ -29,6 +29,7 @@ COMMANDS = {
     "status": ("multiraft.cli.status:status", "Show how a host is doing."),
     "groups": ("multiraft.cli.status:groups", "List the groups of a host."),
     "group": ("multiraft.cli.status:group", "Show one group as a host sees it."),
+    "events": ("multiraft.cli.events:command", "Show what happens on a host, as it happens."),
     "members": ("multiraft.cli.members:command", "Show and change the members of a group."),
     "create": ("multiraft.cli.manage:create", "Make a group on a host."),
     "join": ("multiraft.cli.manage:join", "Make a host a member of a group that others carry."),

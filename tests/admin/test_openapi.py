@@ -16,6 +16,7 @@ from multiraft.admin.kinds import BadRequest, records_in
 from multiraft.admin.openapi import ALL_ROUTES, FAILURES, document
 from multiraft.admin.routes import Route
 from tests.admin.hosts import GROUP, Served, make_group, predefined, three
+from tests.admin.listener import listen
 
 DOCUMENT = document(ALL_ROUTES)
 BY_NAME = {route.name: route for route in ALL_ROUTES}
@@ -106,6 +107,8 @@ async def test_every_operation_answers_as_described(tmp_path: Path) -> None:
 
     async with three(tmp_path) as hosts:
         a, b, c = hosts
+        async with await listen(a):
+            asked.add("listen")
         await make_group(hosts[:2])
         await do(a, "createGroup", id=8)
         await do(a, "createGroups", groups=[{"id": n, "members": predefined([a])} for n in (21, 22)])

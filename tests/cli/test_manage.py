@@ -213,3 +213,29 @@ async def test_a_host_that_says_nothing(capsys: pytest.CaptureFixture[str]) -> N
             nursery.start_soon(trio.to_thread.run_sync, hang_up)
             error = await fails(capsys, address, "transfer", 1, 2)
     assert f"what answers at {address} is no multiraft host" in error
+
+
+async def test_events_are_shown_as_they_happen(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Until the host closes, which is no success: a program that listens has to notice."""
+    ended: list[int] = []
+    out = ""
+
+    async def listen(address: str) -> None:
+        line = ["events", "--host", address]
+        ended.append(await trio.to_thread.run_sync(main.run, line))
+
+    async with trio.open_nursery() as nursery, open_host(config(tmp_path), lambda _group: Ledger()) as host:
+        assert host.http_address is not None
+        nursery.start_soon(listen, host.http_address)
+        made = 0
+        with trio.fail_after(PATIENCE_S):
+            while "GroupCreated" not in out:  # the command does not say when it has begun to listen
+                made += 1
+                await host.create_group(made)
+                await trio.sleep(0.02)
+                out += capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert ended == [1]
+    assert re.search(r"^\d\d:\d\d:\d\d  GroupCreated  group \d+, member \d+$", out, re.MULTILINE), out
+    assert captured.out.endswith("Closed  reason the host is closing\n")
+    assert captured.err == ""
