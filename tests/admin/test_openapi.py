@@ -134,5 +134,7 @@ async def test_every_operation_answers_as_described(tmp_path: Path) -> None:
         added = await do(a, "addMember", id=77, address="127.0.0.1:9", role="learner")
         assert added["added"] == [{"id": 77, "address": "127.0.0.1:9", "role": "learner"}]
         await do(a, "removeMember", member=77)
+        await do(b, "addMember", id=78, address="127.0.0.1:8", role="staging")
+        assert (await do(b, "getGroup"))["staging"]["78"]["reason"]
         assert (await do(a, "listMembers"))["removed"] == sorted([77, third])
     assert asked == BY_NAME.keys()
