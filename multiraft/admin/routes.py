@@ -241,6 +241,26 @@ HOST_ROUTES: Final = (
     ),
 )
 
+RECOVERY_ROUTES: Final = (
+    Route(
+        name="restoreGroup",
+        path=f"{GROUP_PATH}/restore",
+        summary="Make a new group from a snapshot file, with this host as its only member.",
+        body=_body("RestoreGroup", Field("snapshot", Text(), "Path of the file, on the host."), _LIMITS),
+        answer=GROUP,
+        status=201,
+        run=calls.restore_group,
+    ),
+    Route(
+        name="forceNewGroup",
+        path=f"{GROUP_PATH}/force-new",
+        summary="Have a group that lost its majority for good go on alone, from what this host has of it.",
+        body=_NOTHING,
+        answer=GROUP,
+        run=calls.force_new_group,
+    ),
+)
+
 MEMBER_ROUTES: Final = (
     Route(
         name="listMembers",
@@ -341,4 +361,4 @@ LEADER_ROUTES: Final = (
     ),
 )
 
-ROUTES: Final = HOST_ROUTES + MEMBER_ROUTES + LEADER_ROUTES
+ROUTES: Final = HOST_ROUTES + RECOVERY_ROUTES + MEMBER_ROUTES + LEADER_ROUTES

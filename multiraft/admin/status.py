@@ -106,6 +106,8 @@ GROUP: Final = Record(
         Field("progress", Table(PROGRESS), "By member id. Empty where this host does not lead."),
         Field("staging", Table(STAGING), "Why members are staging still, by id. Empty as `progress`."),
         *_STATE,
+        Field("generation", COUNT, "0, or a random number since the group was recovered by force."),
+        Field("warnings", Many(Text(1 << 16), 1000), "What somebody should look after, newest last."),
     ),
 )
 _PAGE: Final = (
@@ -187,6 +189,8 @@ def group_status(group: Group) -> dict[str, object]:
         **_members(status.members, status.version),
         "progress": plain(status.progress),
         "staging": plain(status.staging),
+        "generation": status.generation,
+        "warnings": list(status.warnings),
         "at_rest": status.at_rest,
         "failed": status.failed,
     }

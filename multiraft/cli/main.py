@@ -38,6 +38,7 @@ COMMANDS = {
     "transfer": ("multiraft.cli.manage:transfer", "Hand the leadership of a group to a member."),
     "step-down": ("multiraft.cli.manage:step_down", "Have a host give up the leadership of a group."),
     "snapshot": ("multiraft.cli.manage:snapshot", "Take a snapshot of a group."),
+    "recover": ("multiraft.cli.recover:command", "Bring back a group that has lost its members."),
     "wal": ("multiraft.cli.wal:command", "Look into the log of a host that is not running."),
 }
 """Name, where the command is, help. Its module is imported only when it runs."""

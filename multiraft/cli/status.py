@@ -72,6 +72,8 @@ def print_group(found: dict[str, Any], place: str) -> None:
     facts = dict(zip(COLUMNS[1:], _group_row(row)[1:], strict=True))
     print_facts(f"group {found['id']} on {place}", {"own member": found["member_id"], **facts})
     print_members(found)
+    for warning in found.get("warnings", ()):
+        print(f"warning: {warning}")
 
 
 def print_members(found: dict[str, Any]) -> None:

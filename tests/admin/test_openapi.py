@@ -131,6 +131,10 @@ async def test_every_operation_answers_as_described(tmp_path: Path) -> None:
         await do(a, "takeSnapshot")
         await do(c, "leaveGroup")
         assert (await do(c, "removeGroup")) == {"removed": GROUP}
+        taken = await do(a, "takeSnapshot")
+        restored = await do(c, "restoreGroup", 9, snapshot=taken["path"])
+        assert [member["address"] for member in restored["members"]] == [c.host.address]
+        assert (await do(c, "forceNewGroup", 9))["generation"] != restored["generation"]
         added = await do(a, "addMember", id=77, address="127.0.0.1:9", role="learner")
         assert added["added"] == [{"id": 77, "address": "127.0.0.1:9", "role": "learner"}]
         await do(a, "removeMember", member=77)
