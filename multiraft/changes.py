@@ -43,6 +43,10 @@ class MembershipCalls(ABC):
     member_id: MemberId
 
     @abstractmethod
+    def check_running(self) -> None:
+        """Raises: Why the group stopped here."""
+
+    @abstractmethod
     async def _propose_change(self, change: Change) -> None:
         """Have `change` carried out."""
 
@@ -110,6 +114,7 @@ class MembershipCalls(ABC):
             raise ConfigError("expected", f"{expected!r} is not a version")
         if len(steps) > STEPS_MAX:
             raise MembershipRejected(f"{len(steps)} members in one change; allowed are {STEPS_MAX}")
+        self.check_running()  # one that left long ago is told so
         try:
             await self._propose_change(Change(tuple(steps), expected))
         except MemberRemoved:
@@ -123,7 +128,6 @@ def _checked(member: Member) -> Member:
         raise ConfigError("member", f"{member!r} is not a Member")
     if not isinstance(member.role, Role):
         raise ConfigError("member", f"{member.role!r} is not a Role")
-    # Programs that are not type-checked may say None.
     id_ = member.id or random.SystemRandom().randrange(1, MEMBER_ID_MAX + 1)
     return attrs.evolve(member, id=_checked_id(id_), address=dialable(member.address, "member"))
 

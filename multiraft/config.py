@@ -120,6 +120,10 @@ def _path(value: str | os.PathLike[str]) -> str:
     return path
 
 
+def _file(value: str | os.PathLike[str]) -> str:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 def _read_mode(value: Any) -> Any:
     if isinstance(value, str):
         try:
@@ -143,9 +147,9 @@ def _recovery_mode(value: Any) -> Any:
 class TlsConfig:
     """Paths of PEM files for mutual TLS: between hosts (`tls`), or with their clients (`http_tls`)."""
 
-    cert: str = attrs.field(validator=_not_empty)
-    key: str = attrs.field(validator=_not_empty)
-    ca: str = attrs.field(validator=_not_empty)
+    cert: str = attrs.field(converter=_file, validator=_not_empty)
+    key: str = attrs.field(converter=_file, validator=_not_empty)
+    ca: str = attrs.field(converter=_file, validator=_not_empty)
 
 
 @attrs.frozen(kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from multiraft.config import HostConfig, normalize_address
 from multiraft.departed import Departed
 from multiraft.environment import Environment
 from multiraft.errors import (
+    ClusterMismatch,
     ConfigError,
     GroupNotFound,
     MembershipRejected,
@@ -234,6 +235,8 @@ class Host(RecoveryCalls):
             MembershipRejected: `via` does not carry the group, another change was under way, or a
                 member has this host's address: one whose data was lost has to be removed first.
             MemberRemoved: The member of the group that is here was removed: `remove_group` first.
+            ClusterMismatch: `via` is a host of another cluster, refuses this host's certificate, or is
+                no multiraft host at all; the message says which.
             ConfigError: The id, the address or the role makes no sense.
             StateMachineFailed, StorageFailed, HostClosed: The host cannot take it.
         """
@@ -306,6 +309,8 @@ class Host(RecoveryCalls):
                     return cast("int", await waiter.wait())
             finally:
                 joining.forget(number)
+            if refusal := self._transport.refusal(via):
+                raise ClusterMismatch(refusal)
             patience = min(2 * patience, ASK_AGAIN_S_MAX)
 
     async def remove_group(self, group_id: GroupId) -> None:
@@ -576,12 +581,33 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
     for group in scheduler.groups.values():
         if group.failed is not None:
             log.error("group is stopped", group=group.id, reason=str(group.failed))
+    _report_moved(scheduler.groups.values(), transport.address)
     departed = await trio.to_thread.run_sync(Departed, files, data_dir)
     return Host(config, scheduler, store, transport, departed, Importer(files, snapshots))
 
 
 def _system_random(below: int) -> int:
     return random.SystemRandom().randrange(below)
+
+
+def _report_moved(groups: Iterable[Group], address: str) -> None:
+    """Others dial members where their groups say they are: a host that moved hears from nobody."""
+    moved = [
+        (group.id, own.address)
+        for group in groups
+        if group.failed is None
+        and (own := group.membership.members.get(group.member_id)) is not None
+        and own.address != address
+    ]
+    if moved:
+        log.warning(
+            "groups have this host at another address, where others will dial it: set listen or advertise "
+            "to that, or update_member in each group",
+            groups=len(moved),
+            first=moved[0][0],
+            there=moved[0][1],
+            address=address,
+        )
 
 
 def _report_repair(repaired: Repair) -> None:

@@ -29,7 +29,7 @@ from multiraft.errors import (
 )
 from multiraft.membership import Change, GroupMeta, Membership, is_member_id
 from multiraft.messages import Run
-from multiraft.proposals import ProposalTable, QueuedChange, Waiter
+from multiraft.proposals import ProposalTable, QueuedChange, Waiter, listens
 from multiraft.raft.core import Raft, RaftRole
 from multiraft.reads import ReadTable
 from multiraft.status import GroupStatus, PeerStatus, SnapshotInfo, StagingStatus
@@ -466,6 +466,11 @@ class Group(MembershipCalls):
         for waiter in waiters:
             waiter.fail(error)
         self.leader_changed()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for something here, who was not cancelled meanwhile."""
+        return self.proposals.awaited or self.reads.awaited or any(map(listens, self.capture_waiters))
 
     def limit(self, name: str) -> int:
         """A limit of this group: its own, or the host's."""

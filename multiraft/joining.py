@@ -30,6 +30,7 @@ class Joining:
         groups: Mapping[GroupId, Group],
         post: Post,
         epoch: int,
+        address: str,
         *,
         mark_dirty: Callable[[Group], None],
         call_soon: Callable[[Callable[[], None]], None],
@@ -38,6 +39,7 @@ class Joining:
         self._post = post
         self._mark_dirty = mark_dirty
         self._call_soon = call_soon
+        self._address = address
         self._number = epoch << 24
         self._asked: dict[int, Waiter] = {}
         self._adding: set[tuple[Group, MemberId]] = set()
@@ -72,7 +74,7 @@ class Joining:
         """Another host asks. What is not answered, it asks again."""
         group = self._groups.get(group_id)
         if group is None or group.failed is not None or group.removed is not None:
-            self._answer(peer.address, (group_id, 0), request, f"group {group_id} is not at this host")
+            self._answer(peer.address, (group_id, 0), request, f"{self._address} carries no group {group_id}")
             return
         place = (group_id, group.generation)
         known = group.membership.members.get(request.member)

@@ -25,6 +25,7 @@ configuration is left; once entered that is certain, so its callers only wait (t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -60,6 +61,11 @@ class Waiter(Protocol):
     def resolve(self, value: object) -> None: ...
 
     def fail(self, error: Exception) -> None: ...
+
+
+def listens(waiter: Waiter) -> bool:
+    """Whether `waiter` still wants its outcome: one whose task was cancelled says that it does not."""
+    return bool(getattr(waiter, "listening", True))
 
 
 @attrs.define(eq=False)
@@ -136,6 +142,22 @@ class ProposalTable:
             or bool(self.again)
             or bool(self.changes)
             or bool(self._completing)
+        )
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody still waits for one of these. Looks at them: for closing, not for passes."""
+        runs = itertools.chain((self._outstanding or {}).values(), self.again or ())
+        return any(
+            map(
+                listens,
+                itertools.chain(
+                    self.waiters,
+                    (queued.waiter for queued in self.changes),
+                    self._completing or (),
+                    itertools.chain.from_iterable(run.waiters for run in runs),
+                ),
+            )
         )
 
     @property

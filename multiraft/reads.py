@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from multiraft.errors import MultiraftError
-from multiraft.proposals import Waiter
+from multiraft.proposals import Waiter, listens
 from multiraft.types import Index
 
 ROUNDS_MAX: Final = 2
@@ -42,6 +42,13 @@ class ReadTable:
 
     def __bool__(self) -> bool:
         return bool(self.queued) or bool(self._rounds) or bool(self._applying)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody still waits for one of these."""
+        rounds = (held.waiters for held in (self._rounds or {}).values())
+        applying = (waiters for _, waiters in self._applying or ())
+        return any(listens(each) for waiters in (self.queued, *rounds, *applying) for each in waiters)
 
     @property
     def may_ask(self) -> bool:

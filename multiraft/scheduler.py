@@ -201,6 +201,7 @@ class Scheduler:
             self.groups,
             self._post,
             environment.hello.epoch,
+            environment.hello.address,
             mark_dirty=self.mark_dirty,
             call_soon=self._call_soon,
         )
@@ -849,7 +850,7 @@ class Scheduler:
             or self._intake.busy
             or self.catalog.busy
             or self._snapshots.awaited
-            or any(g.proposals or g.reads or g.capture_waiters for g in self._waiting_or_dirty())
+            or any(g.awaited for g in self._waiting_or_dirty())
         )
 
     def _waiting_or_dirty(self) -> Iterable[Group]:

@@ -43,17 +43,22 @@ class RecoveryMode(enum.Enum):
     others stopped."""
 
 
+def _id_or_zero(given: MemberId | None) -> MemberId:
+    return 0 if given is None else given
+
+
 @attrs.frozen(order=False)
 class Member:
     """One replica of a group.
 
     Attributes:
-        id: Positive, below 2**63, never used twice in its group.
+        id: Positive, below 2**63, never used twice in its group. 0, also written None, is no id yet:
+            where a member is added, one is picked.
         address: `host:port` of the host that carries it.
         role: Default: `Role.VOTER`.
     """
 
-    id: MemberId
+    id: MemberId = attrs.field(converter=_id_or_zero)
     address: str
     role: Role = Role.VOTER
 

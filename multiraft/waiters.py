@@ -22,6 +22,11 @@ class TaskWaiter:
     def __init__(self) -> None:
         self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
 
+    @property
+    def listening(self) -> bool:
+        """Whether its task still waits: it was neither woken nor cancelled."""
+        return self._task is not None
+
     async def wait(self) -> object:
         return await trio.lowlevel.wait_task_rescheduled(self._abort)
 
@@ -50,6 +55,10 @@ class ManyWaiter:
         self._results: list[object] = []
         self._waiter = TaskWaiter()
 
+    @property
+    def listening(self) -> bool:
+        return self._waiter.listening
+
     async def wait(self) -> list[object]:
         return cast("list[object]", await self._waiter.wait())
 
@@ -72,6 +81,10 @@ class QueryWaiter:
         self._group = group
         self._request = request
         self._waiter = TaskWaiter()
+
+    @property
+    def listening(self) -> bool:
+        return self._waiter.listening
 
     async def wait(self) -> object:
         return await self._waiter.wait()

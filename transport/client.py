@@ -198,9 +198,9 @@ class ClientSession:
         if _wants_tls(answer):
             return Ended(f"{self._address}: {ONLY_TLS}", retry=False)
         if answer.startswith(b"HTTP/1."):
-            return Ended(self._not_ours(_summary_of_http_1(answer)))
+            return Ended(self._not_ours(_summary_of_http_1(answer)), retry=False)
         if answer:
-            return Ended(self._not_ours(f"it says {answer[:20]!r}"))
+            return Ended(self._not_ours(f"it says {answer[:20]!r}"), retry=False)
         return Ended(nothing)
 
     # --- the answer ---------------------------------------------------------------------------

@@ -100,6 +100,11 @@ class HttpTransport:
                 link.stop()
         self._snapshots.release(plain)
 
+    def refusal(self, address: str) -> str:
+        """Why the host at `address` is none of ours, where that is known; else an empty string."""
+        links = (self._links.get((address, lane)) for lane in Lane)
+        return next((link.refusal for link in links if link is not None and link.refusal), "")
+
     @property
     def connections(self) -> int:
         """Connections that others hold to this host: two for each open lane."""

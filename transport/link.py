@@ -59,6 +59,8 @@ class Link:
         self._parked: trio.lowlevel.Task | None = None
         self._frames = self._bytes = self._dropped = self._sessions = 0
         self._reason = ""
+        self.refusal = ""
+        """Why the lane was last refused in a way that only a person can change. Empty: it was not."""
 
     def send(self, items: Sequence[Envelope]) -> bool:
         """Queue one frame. False: the lane is not open, or its outbox is full."""
@@ -149,11 +151,13 @@ class Link:
         limit = self._bounds.liveness_outbox_bytes if liveness else self._bounds.bulk_outbox_bytes
         self._outbox = Outbox(self.lane, limit, self._bounds.outbox_frames)
         self._sessions += 1
+        self.refusal = ""
         logger.info("lane open", peer=self.address, lane=self.lane.name, host_id=hello.host_id)
         # The peer is known by the address we dial it at, whatever it advertises.
         self._receiver.peer_up(attrs.evolve(hello, address=self.address), self.lane)
 
     def _down(self, ended: Ended, *, was_up: bool) -> None:
+        self.refusal = "" if ended.retry else ended.reason
         # A peer that stays away is reported once for each reason, not once for each try.
         if not was_up and ended.reason == self._reason:
             return

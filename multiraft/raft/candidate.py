@@ -7,7 +7,7 @@ from typing import Final
 from multiraft.errors import ProposalDropped
 from multiraft.messages import NO_MEMBER, Message, MessageType
 from multiraft.raft import follower
-from multiraft.raft.election import Campaign, campaign
+from multiraft.raft.election import Campaign, campaign, learn_commit
 from multiraft.raft.follower import Handler
 from multiraft.raft.leader import become_leader
 from multiraft.raft.quorum import VoteResult
@@ -20,6 +20,7 @@ __all__ = ["CANDIDATE_HANDLERS", "PRE_CANDIDATE_HANDLERS"]
 def on_vote(state: State, message: Message) -> None:
     """An answer to our request of the kind this role waits for."""
     granted = not message.reject
+    learn_commit(state, message)
     name = MESSAGE_NAMES[message.type]
     state.tracker.record_vote(message.sender, granted)
     votes, refusals, result = state.tracker.tally()

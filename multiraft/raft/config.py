@@ -46,7 +46,8 @@ class CoreConfig:
         coalesce_beats: Hand out plain heartbeats by `Raft.take_beats` instead of as messages, and
             none to a follower that an append went to since the last one. A new commit index
             goes along with appends and beats, and by a notice only to members that wait for it;
-            and a Ready has no hard state for a mere new commit index: it need not be written.
+            and a Ready has no hard state for a mere new commit index: it need not be written. Who
+            refuses a vote says what it knows to be committed.
     """
 
     id: MemberId

@@ -160,10 +160,25 @@ def on_vote_request(state: State, message: Message) -> None:
     # A grant names the term it is for, which for a pre-vote is not ours; a refusal names ours,
     # so that a sender that is behind catches up.
     term = message.term if granted else state.term
-    state.responses.append(Message(_RESPONSE[kind], message.sender, state.id, term, reject=not granted))
+    answer = Message(_RESPONSE[kind], message.sender, state.id, term, reject=not granted)
+    if not granted and state.config.coalesce_beats:
+        answer.index, answer.log_term = state.log.committed, state.log.term(state.log.committed)
+    state.responses.append(answer)
     if granted and not pre_vote:
         state.election_elapsed = 0
         state.vote = message.sender
+
+
+def learn_commit(state: State, message: Message) -> None:
+    """Who refuses a vote may say what it knows to be committed (`coalesce_beats`).
+
+    If our log has that very entry it is equal up to there (thesis §3.5), so all of it is committed.
+    Without this a candidate that does not know the last change of members to be committed may
+    need the vote of a leader that this change removed, whose log is longer and who never stands again.
+    """
+    log = state.log
+    if message.reject and message.index > log.committed and log.matches(message.index, message.log_term):
+        log.commit_to(message.index)
 
 
 def log_vote(state: State, message: Message, granted: bool) -> None:

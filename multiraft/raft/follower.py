@@ -10,7 +10,7 @@ import attrs
 from multiraft.errors import ProposalDropped
 from multiraft.messages import NO_MEMBER, Message, MessageType, Snapshot
 from multiraft.raft.confchange import restore
-from multiraft.raft.election import Campaign, start_campaign
+from multiraft.raft.election import Campaign, learn_commit, start_campaign
 from multiraft.raft.ready import ReadState
 from multiraft.raft.state import State
 from multiraft.raft.trace import Level, RaftRole
@@ -263,4 +263,6 @@ HANDLERS: Final[dict[MessageType, Handler]] = {
     MessageType.TRANSFER_LEADER: on_transfer,
     MessageType.TIMEOUT_NOW: on_timeout_now,
     MessageType.FORGET_LEADER: on_forget_leader,
+    MessageType.VOTE_RESP: learn_commit,
+    MessageType.PRE_VOTE_RESP: learn_commit,
 }

@@ -26,6 +26,7 @@ EXPORTED = {
 
 NOT_FOR_PROGRAMS = {
     Group: {
+        "awaited",
         "check_running",
         "leader_changed",
         "limit",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 import multiraft
 from multiraft import ConfigError, HostClosed, Member, OutcomeUnknown, open_host
@@ -166,3 +167,30 @@ async def test_a_call_cancelled_while_there_is_no_leader(tmp_path: Path) -> None
         with trio.fail_after(PATIENCE_S):
             assert await first.propose(change(bob=1)) == {"bob": 1}
             assert await first.query("ann") == 0, "it never reached a leader, so it was never proposed"
+
+
+@pytest.mark.parametrize("led", [False, True], ids=["queued", "under way"])
+async def test_a_host_does_not_stay_open_for_calls_that_were_given_up(tmp_path: Path, led: bool) -> None:
+    """Without a quorum they never end: a program that is interrupted would hang for `drain_s`."""
+    config = host_config(tmp_path, "a", drain_s=60.0, leader_wait_s=60.0, check_quorum=False)
+    with trio.fail_after(PATIENCE_S):
+        async with open_host(config, machines=lambda _g: Ledger()) as host:
+            if led:
+                group = await host.create_group(1)
+                await group.wait_leader()
+                await group.add_member(Member(2, "127.0.0.1:1"))
+            else:
+                members = [Member(1, host.address), Member(2, "127.0.0.1:1")]
+                group = await host.create_group(1, members=members)
+            before = group.status().last_index
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(group.propose, change(ann=1))
+                nursery.start_soon(group.propose_many, [change(ann=1), change(bob=1)])
+                nursery.start_soon(group.query, "ann")
+                nursery.start_soon(group.read_barrier)
+                nursery.start_soon(group.remove_member, 2)
+                if led:
+                    await until(lambda: group.status().last_index > before)
+                else:
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                nursery.cancel_scope.cancel()

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,36 @@ async def test_a_folder_of_another_cluster_is_refused(tmp_path: Path) -> None:
             host_config(tmp_path, "a", cluster_id="customers"), machines=lambda _g: Ledger()
         ):
             raise AssertionError("opened a folder of another cluster")
+
+
+async def test_joining_by_a_host_of_another_cluster_says_so(tmp_path: Path) -> None:
+    async with (
+        open_host(host_config(tmp_path, "a", cluster_id="orders"), machines=lambda _g: Ledger()) as a,
+        open_host(host_config(tmp_path, "b", cluster_id="customers"), machines=lambda _g: Ledger()) as b,
+    ):
+        await a.create_group(1)
+        with trio.fail_after(PATIENCE_S), pytest.raises(ClusterMismatch, match=r"'orders'.*'customers'"):
+            await b.join_group(1, via=a.address)
+        assert not b.groups
+
+
+async def test_joining_by_what_is_no_host_of_ours_says_so(tmp_path: Path) -> None:
+    """The commonest slip: some other port, here of a server that knows HTTP/1 alone."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        if (await stream.receive_some(4096)).startswith(b"GET"):
+            await stream.send_all(b"HTTP/1.1 404 Not Found\r\ncontent-type: text/plain\r\n\r\n")
+
+    async with (
+        trio.open_nursery() as nursery,
+        open_host(host_config(tmp_path, "a"), machines=lambda _g: Ledger()) as host,
+    ):
+        (listener,) = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        address = f"127.0.0.1:{listener.socket.getsockname()[1]}"
+        expected = rf"{address} answers, but is not a multiraft host of cluster .*\(HTTP 404, text/plain\)"
+        with trio.fail_after(PATIENCE_S), pytest.raises(ClusterMismatch, match=expected):
+            await host.join_group(1, via=address)
+        nursery.cancel_scope.cancel()
 
 
 async def test_both_sides_log_why_they_refuse_each_other(tmp_path: Path) -> None:

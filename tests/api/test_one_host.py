@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from multiraft import (
     Entry,
@@ -88,6 +90,22 @@ async def test_every_group_is_back_after_a_restart(tmp_path: Path) -> None:
             for number, group in host.groups.items():
                 assert await group.query("ann") == number
                 assert await group.propose(change(ann=1)) == {"ann": number + 1}
+
+
+async def test_a_host_that_moved_is_told_that_its_groups_say_otherwise(tmp_path: Path) -> None:
+    """Others would dial it where it was: without a word of it, it would just never hear from them."""
+    async with open_host(host_config(tmp_path, "a"), machines=lambda _group: Ledger()) as host:
+        group = await host.create_group(8)
+        there = host.address
+    with socket.create_server(("127.0.0.1", int(there.rpartition(":")[2]))), capture_logs() as lines:
+        async with open_host(host_config(tmp_path, "a"), machines=lambda _group: Ledger()) as host:
+            group = host.group(8)
+            (moved,) = [line for line in lines if "another address" in line["event"]]
+            assert (moved["groups"], moved["first"]) == (1, 8)
+            assert (moved["there"], moved["address"]) == (there, host.address)
+            with trio.fail_after(PATIENCE_S):
+                await group.update_member(group.member_id, address=host.address)
+            assert group.members[group.member_id].address == host.address
 
 
 async def test_a_removed_group_is_gone_with_its_data(tmp_path: Path) -> None:

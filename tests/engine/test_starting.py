@@ -78,7 +78,7 @@ async def test_a_group_that_stopped_says_why(tmp_path: Path) -> None:
             await groups[2].leave()
         with pytest.raises(MemberRemoved):
             await hosts[2].start_group(7, members(hosts))
-        await until(lambda: groups[2].failed is not None)
+        await until(lambda: groups[2].removed is not None)
         await hosts[2].remove_group(7)
         with trio.fail_after(10):
             back = await hosts[2].start_group(7, via=hosts[0].address)

@@ -25,6 +25,7 @@ from multiraft.group import Group
 from multiraft.interfaces import StateMachine
 from multiraft.membership import GroupMeta, predefined
 from multiraft.messages import Hello
+from multiraft.raft.core import RaftRole
 from multiraft.scheduler import Scheduler
 from multiraft.storage.memory import MemoryFiles
 from multiraft.storage.snapshots import SnapshotFiles
@@ -224,14 +225,15 @@ class WorkCluster:
             wanted = {g: (predefined(members), GroupMeta(number)) for g in range(1, groups + 1)}
             host.scheduler.catalog.create_groups(wanted, Answers())
         self.settle()
-        first = self.hosts[0].scheduler
         led = groups if led is None else led
-        for group_id in range(1, led + 1):
-            group = first.groups[group_id]
-            group.raft.campaign()
-            first.mark_dirty(group)
+        for host in self.hosts[1:]:
+            for group_id in range(1, led + 1):
+                group = host.scheduler.groups[group_id]
+                if group.raft.role is RaftRole.LEADER:
+                    group.raft.transfer_leadership(1)
+                    host.scheduler.mark_dirty(group)
         self.settle()
-        assert first.statistics().leading == led
+        assert all(self.led(group_id).raft.role is RaftRole.LEADER for group_id in range(1, led + 1))
 
     def led(self, group_id: GroupId) -> Group:
         return self.hosts[0].scheduler.groups[group_id]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from multiraft.messages import (
@@ -500,3 +501,18 @@ def test_a_candidate_ignores_the_order_to_campaign() -> None:
     member.core.campaign()
     member.core.step(Message(MessageType.TIMEOUT_NOW, 1, 2, 1))
     assert member.core.term == 1
+
+
+def test_who_refuses_a_vote_tells_what_is_committed() -> None:
+    """A candidate may need to know that the change is committed by which it can do without the voter."""
+    voter = make_member(1, terms=(1, 1, 1), state=HardState(1, 0, 2), coalesce_beats=True)
+    voter.core.step(Message(MessageType.VOTE, 1, 2, 2, 1, 2))
+    [answer] = only(voter.process(), MessageType.VOTE_RESP)
+    assert (answer.reject, answer.index, answer.log_term) == (True, 2, 1)
+    for terms, committed in (((1, 1), 2), ((1, 2), 0), ((1,), 0)):
+        candidate = make_member(2, terms=terms, coalesce_beats=True)
+        candidate.core.campaign()
+        candidate.process()
+        late = attrs.evolve(answer, term=candidate.core.term)
+        candidate.core.step(late)
+        assert candidate.core.committed == committed

@@ -18,6 +18,7 @@ from multiraft.errors import ProposalDropped
 from multiraft.messages import APPEND_THREAD, EntryKind, Message, MessageType, Run
 from multiraft.raft.core import Raft, RaftRole
 from multiraft.raft.failures import PeerNotFound
+from multiraft.raft.inflights import _NOTHING
 from multiraft.raft.ready import Ready
 from multiraft.raft.runs import total_weight
 from multiraft.raft.state import State
@@ -48,6 +49,7 @@ def seen(value: Any) -> Any:
 def twin(core: Raft) -> Raft:
     """A copy that shares the log on disk, which none of the steps compared here changes."""
     shared = {id(core.log._storage): core.log._storage, id(core._random): core._random}
+    shared |= {id(_NOTHING): _NOTHING}  # told by its identity
     shared |= {id(core.logger): core.logger, id(core.config): core.config}
     return copy.deepcopy(core, shared)
 
