@@ -12,6 +12,7 @@ from quart import Response, request
 from werkzeug.exceptions import HTTPException
 
 from multiraft.admin.calls import Call
+from multiraft.admin.events import Streams
 from multiraft.admin.failures import Failure, Refused, bad_request, failure_of, timed_out
 from multiraft.admin.guard import Guard
 from multiraft.admin.kinds import BadRequest, Integer
@@ -37,12 +38,14 @@ def make_app(host: Host, guard: Guard) -> HttpApp:
 
 def install(app: HttpApp, host: Host, guard: Guard) -> None:
     """Add the admin API to `app`, which sends errors of paths that are ours to `http_error`."""
+    streams = Streams()
+    app.at_close(streams.end)
     for route in ALL_ROUTES:
         rule = route.path.replace("{group}", "<group>")
         app.add_url_rule(
             rule,
             route.name,
-            _serving(route, host, guard),
+            _serving(route, host, guard, streams),
             methods=[route.method],
             provide_automatic_options=False,
         )
@@ -69,10 +72,13 @@ async def http_error(error: HTTPException) -> Response:
     return answer
 
 
-def _serving(route: Route, host: Host, guard: Guard) -> Callable[..., Awaitable[Response]]:
+def _serving(route: Route, host: Host, guard: Guard, streams: Streams) -> Callable[..., Awaitable[Response]]:
     async def serve(group: str = "") -> Response:
         try:
             guard.check(request.headers.get, changes=route.body is not None)
+            if route.run is None:
+                _read_query(route)
+                return streams.start(host)
             return _answer(await _run(route, host, group), route.status)
         except Refused as refused:
             failure = refused.failure
@@ -86,6 +92,7 @@ def _serving(route: Route, host: Host, guard: Guard) -> Callable[..., Awaitable[
 
 
 async def _run(route: Route, host: Host, group: str) -> object:
+    assert route.run is not None
     kind = GROUP_ARGUMENT.kind
     assert isinstance(kind, Integer)
     group_id = kind.read_text(group, GROUP_ARGUMENT.name) if route.of_group else 0

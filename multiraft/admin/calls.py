@@ -81,6 +81,16 @@ async def remove_group(call: Call) -> object:
     return {"removed": call.group_id}
 
 
+async def restore_group(call: Call) -> object:
+    values = call.values
+    group = await call.host.restore_group(call.group_id, snapshot=values["snapshot"], **_limits(values))
+    return group_status(group)
+
+
+async def force_new_group(call: Call) -> object:
+    return group_status(await call.host.force_new_group(call.group_id))
+
+
 def _limits(values: Mapping[str, Any]) -> dict[str, int]:
     return {name: value for name, value in (values["limits"] or {}).items() if value is not None}
 

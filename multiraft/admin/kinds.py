@@ -76,17 +76,19 @@ COUNT: Final = Integer()
 
 @attrs.frozen
 class Number:
-    """A number above 0, of up to `maximum`."""
+    """A number of up to `maximum`, above 0 or, with `zero`, from 0 on. No limit: infinity."""
 
     maximum: float
+    zero: bool = False
 
     def schema(self) -> Schema:
-        return {"type": "number", "exclusiveMinimum": 0, "maximum": self.maximum}
+        schema: Schema = {"type": "number", "minimum" if self.zero else "exclusiveMinimum": 0}
+        return schema if math.isinf(self.maximum) else {**schema, "maximum": self.maximum}
 
     def read(self, value: Any, where: str) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise BadRequest(where, f"{_shown(value)} is not a number")
-        if not 0 < value <= self.maximum:
+        if not (value > 0 or (self.zero and value == 0)) or value > self.maximum:
             raise BadRequest(where, f"must be above 0 and at most {self.maximum:g}")
         return float(value)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from multiraft.admin.calls import Call
+from multiraft.admin.events import NDJSON
 from multiraft.admin.failures import ERROR
 from multiraft.admin.kinds import Kind, Open, Record, Schema, records_in
 from multiraft.admin.routes import GROUP_ARGUMENT, PREFIX, ROUTES, Route
@@ -83,7 +84,10 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": route.summary,
         "parameters": _parameters(route),
         "responses": {
-            str(route.status): {"description": "Done.", "content": _content(route.answer)},
+            str(route.status): {
+                "description": "Done.",
+                "content": _content(route.answer, JSON if route.run else NDJSON),
+            },
             **{
                 str(status): {"description": FAILURES[status], "content": _content(ERROR)}
                 for status in _statuses(route)
@@ -112,8 +116,8 @@ def _parameters(route: Route) -> list[Schema]:
 
 def _statuses(route: Route) -> list[int]:
     always = _LOOKING if route.body is None else _CHANGING
-    return sorted({*always, *((404,) if route.of_group else ())})
+    return sorted({*always, *((404,) if route.of_group else ()), *(() if route.run else (503,))})
 
 
-def _content(kind: Kind) -> Schema:
-    return {JSON: {"schema": kind.schema()}}
+def _content(kind: Kind, content_type: str = JSON) -> Schema:
+    return {content_type: {"schema": kind.schema()}}

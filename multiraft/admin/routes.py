@@ -9,6 +9,7 @@ import attrs
 
 from multiraft.admin import calls
 from multiraft.admin.calls import Call
+from multiraft.admin.events import EVENT
 from multiraft.admin.kinds import (
     COUNT,
     ID,
@@ -53,8 +54,8 @@ class Route:
         name: Names it in the description (`operationId`).
         path: With `{group}` where a group's id stands.
         summary: A sentence for the description.
-        run: Does it.
-        answer: What a success is answered with.
+        run: Does it. None: it is a stream of events (events.py).
+        answer: What a success is answered with; each line of a stream.
         query: The arguments of one that looks.
         body: The arguments of one that changes something; None: it only looks.
         status: Of a success. Default: 200.
@@ -63,7 +64,7 @@ class Route:
     name: str
     path: str
     summary: str
-    run: Callable[[Call], Awaitable[object]]
+    run: Callable[[Call], Awaitable[object]] | None
     answer: Kind
     query: tuple[Field, ...] = ()
     body: Record | None = None
@@ -157,6 +158,13 @@ HOST_ROUTES: Final = (
         run=calls.get_status,
     ),
     Route(
+        name="listen",
+        path=f"{PREFIX}/events",
+        summary="What happens on the host, in all of its groups, from now on: a line of JSON for each event.",
+        answer=EVENT,
+        run=None,
+    ),
+    Route(
         name="listGroups",
         path=f"{PREFIX}/groups",
         summary="A page of the host's groups.",
@@ -230,6 +238,26 @@ HOST_ROUTES: Final = (
         body=_NOTHING,
         answer=Record("RemovedGroup", (Field("removed", ID, "The group's id."),)),
         run=calls.remove_group,
+    ),
+)
+
+RECOVERY_ROUTES: Final = (
+    Route(
+        name="restoreGroup",
+        path=f"{GROUP_PATH}/restore",
+        summary="Make a new group from a snapshot file, with this host as its only member.",
+        body=_body("RestoreGroup", Field("snapshot", Text(), "Path of the file, on the host."), _LIMITS),
+        answer=GROUP,
+        status=201,
+        run=calls.restore_group,
+    ),
+    Route(
+        name="forceNewGroup",
+        path=f"{GROUP_PATH}/force-new",
+        summary="Have a group that lost its majority for good go on alone, from what this host has of it.",
+        body=_NOTHING,
+        answer=GROUP,
+        run=calls.force_new_group,
     ),
 )
 
@@ -333,4 +361,4 @@ LEADER_ROUTES: Final = (
     ),
 )
 
-ROUTES: Final = HOST_ROUTES + MEMBER_ROUTES + LEADER_ROUTES
+ROUTES: Final = HOST_ROUTES + RECOVERY_ROUTES + MEMBER_ROUTES + LEADER_ROUTES

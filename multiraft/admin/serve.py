@@ -113,7 +113,7 @@ async def serving(host: Host, app: HttpApp, door: Door) -> AsyncIterator[None]:
         yield
         with trio.move_on_after(DRAIN_S):
             await server.let_go()
-            await app.wait_idle()
+            await app.finish()
         nursery.cancel_scope.cancel()
 
 

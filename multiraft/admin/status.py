@@ -22,6 +22,7 @@ from multiraft.admin.kinds import (
     Integer,
     Many,
     Maybe,
+    Number,
     Open,
     Record,
     Table,
@@ -87,6 +88,15 @@ PROGRESS: Final = Record(
         Field("active", Flag(), "It was heard from lately."),
     ),
 )
+STAGING: Final = Record(
+    "Staging",
+    (
+        Field("match", COUNT, "The last index the member is known to have on disk."),
+        Field("needed", COUNT, "What it needs to have now to count as caught up."),
+        Field("caught_up_for_s", Number(math.inf, zero=True), "For how long it has been, without a break."),
+        Field("reason", Text(1 << 16, empty=True), "What it, or the leader, is waiting for."),
+    ),
+)
 GROUP: Final = Record(
     "Group",
     (
@@ -94,7 +104,10 @@ GROUP: Final = Record(
         Field("snapshot_index", COUNT, "Where the newest snapshot stands."),
         *_MEMBERS,
         Field("progress", Table(PROGRESS), "By member id. Empty where this host does not lead."),
+        Field("staging", Table(STAGING), "Why members are staging still, by id. Empty as `progress`."),
         *_STATE,
+        Field("generation", COUNT, "0, or a random number since the group was recovered by force."),
+        Field("warnings", Many(Text(1 << 16), 1000), "What somebody should look after, newest last."),
     ),
 )
 _PAGE: Final = (
@@ -175,6 +188,9 @@ def group_status(group: Group) -> dict[str, object]:
         "snapshot_index": status.snapshot_index,
         **_members(status.members, status.version),
         "progress": plain(status.progress),
+        "staging": plain(status.staging),
+        "generation": status.generation,
+        "warnings": list(status.warnings),
         "at_rest": status.at_rest,
         "failed": status.failed,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import trio
@@ -59,6 +60,11 @@ class HttpApp(QuartTrio):
         self.before_request(_take_body)
         self._under_way = 0
         self._idle = trio.lowlevel.ParkingLot()
+        self._at_close: list[Callable[[], None]] = []
+
+    def at_close(self, end: Callable[[], None]) -> None:
+        """Have `end` called when the host closes: it brings answers to an end that have none."""
+        self._at_close.append(end)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self._under_way += 1
@@ -69,8 +75,10 @@ class HttpApp(QuartTrio):
             if self._under_way == 0:
                 self._idle.unpark_all()
 
-    async def wait_idle(self) -> None:
-        """Return when no request is under way."""
+    async def finish(self) -> None:
+        """Return when no request is under way. Answers without an end are brought to one."""
+        for end in self._at_close:
+            end()
         while self._under_way:
             await self._idle.park()
 

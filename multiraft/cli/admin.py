@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, Final, TypeVar
 
@@ -19,6 +20,9 @@ TIMEOUT_S: Final = 10.0
 """For questions."""
 OUTCOME_S: Final = 30.0
 """For changes, unless --timeout says otherwise."""
+STREAM_TIMEOUT: Final = httpx.Timeout(TIMEOUT_S, read=60.0)
+"""Hosts send a line more often than that, whatever happens."""
+NDJSON: Final = "application/x-ndjson"
 PAGE_GROUPS: Final = 1_000
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -142,6 +146,22 @@ class Api:
         """One of them, with its members."""
         return self.get(f"groups/{group_id}", "id", "members", "version")
 
+    def lines(self, path: str) -> Iterator[dict[str, Any]]:
+        """The objects of a stream, as they come, until it ends."""
+        try:
+            with self._client.stream("GET", f"/admin/{path}", timeout=STREAM_TIMEOUT) as answer:
+                if answer.status_code != 200 or answer.headers.get("content-type") != NDJSON:
+                    answer.read()
+                    raise self._not_done(answer)
+                for line in answer.iter_lines():
+                    yield json.loads(line)
+        except httpx.ReadTimeout:
+            raise HostUnreachable(f"{self.place} says nothing any more") from None
+        except httpx.TimeoutException:
+            raise HostUnreachable(f"{self.place} did not answer within {TIMEOUT_S:g} s") from None
+        except httpx.HTTPError as error:
+            raise self._broken(error) from None
+
     def _all(self, path: str, *expected: str) -> dict[str, Any]:
         whole = self.get(path, *expected, limit=PAGE_GROUPS)
         following = whole.pop("next")
@@ -166,11 +186,15 @@ class Api:
         except httpx.HTTPError as error:
             raise self._broken(error) from None
         body = _object(answer)
-        if answer.status_code >= 400 and body.keys() >= {"error", "reason"}:
-            raise self._refused(body)
         if answer.status_code >= 300 or not body.keys() >= set(expected) or not body:
-            raise self._stranger(answer)
+            raise self._not_done(answer)
         return body
+
+    def _not_done(self, answer: httpx.Response) -> MultiraftError:
+        body = _object(answer)
+        if answer.status_code >= 400 and body.keys() >= {"error", "reason"}:
+            return self._refused(body)
+        return self._stranger(answer)
 
     def _broken(self, error: httpx.HTTPError) -> MultiraftError:
         refusal = _tls_refusal(error)

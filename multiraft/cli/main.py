@@ -29,6 +29,7 @@ COMMANDS = {
     "status": ("multiraft.cli.status:status", "Show how a host is doing."),
     "groups": ("multiraft.cli.status:groups", "List the groups of a host."),
     "group": ("multiraft.cli.status:group", "Show one group as a host sees it."),
+    "events": ("multiraft.cli.events:command", "Show what happens on a host, as it happens."),
     "members": ("multiraft.cli.members:command", "Show and change the members of a group."),
     "create": ("multiraft.cli.manage:create", "Make a group on a host."),
     "join": ("multiraft.cli.manage:join", "Make a host a member of a group that others carry."),
@@ -37,6 +38,7 @@ COMMANDS = {
     "transfer": ("multiraft.cli.manage:transfer", "Hand the leadership of a group to a member."),
     "step-down": ("multiraft.cli.manage:step_down", "Have a host give up the leadership of a group."),
     "snapshot": ("multiraft.cli.manage:snapshot", "Take a snapshot of a group."),
+    "recover": ("multiraft.cli.recover:command", "Bring back a group that has lost its members."),
     "wal": ("multiraft.cli.wal:command", "Look into the log of a host that is not running."),
 }
 """Name, where the command is, help. Its module is imported only when it runs."""

@@ -72,12 +72,15 @@ def print_group(found: dict[str, Any], place: str) -> None:
     facts = dict(zip(COLUMNS[1:], _group_row(row)[1:], strict=True))
     print_facts(f"group {found['id']} on {place}", {"own member": found["member_id"], **facts})
     print_members(found)
+    for warning in found.get("warnings", ()):
+        print(f"warning: {warning}")
 
 
 def print_members(found: dict[str, Any]) -> None:
     """The members of a group, and how far the leader knows them to be, if this is it."""
     leader = found.get("leader") or {"id": None}
     progress = found.get("progress") or {}
+    staging = found.get("staging") or {}
     print_table(
         f"members, version {found['version']}" + _removed(found["removed"]),
         ("id", "address", "role", "", *(("on disk", "state") if progress else ())),
@@ -85,13 +88,17 @@ def print_members(found: dict[str, Any]) -> None:
             (
                 member["id"],
                 member["address"],
-                member["role"],
+                _role(member["role"], staging.get(str(member["id"]))),
                 "leader" if member["id"] == leader["id"] else "",
                 *(_progress(progress.get(str(member["id"]))) if progress else ()),
             )
             for member in found["members"]
         ],
     )
+
+
+def _role(role: str, staging: dict[str, Any] | None) -> str:
+    return role if staging is None else f"{role}: {staging['reason']}"
 
 
 def _progress(known: dict[str, Any] | None) -> tuple[object, ...]:

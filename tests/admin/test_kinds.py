@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ OUTER = Record(
         (Integer(0, 3), 0),
         (Number(600), 0.5),
         (Number(600), 600),
+        (Number(math.inf, zero=True), 0),
         (Text(3), "abc"),
         (Text(3, empty=True), ""),
         (Flag(), False),

@@ -16,6 +16,7 @@ from multiraft.admin.kinds import BadRequest, records_in
 from multiraft.admin.openapi import ALL_ROUTES, FAILURES, document
 from multiraft.admin.routes import Route
 from tests.admin.hosts import GROUP, Served, make_group, predefined, three
+from tests.admin.listener import listen
 
 DOCUMENT = document(ALL_ROUTES)
 BY_NAME = {route.name: route for route in ALL_ROUTES}
@@ -106,6 +107,8 @@ async def test_every_operation_answers_as_described(tmp_path: Path) -> None:
 
     async with three(tmp_path) as hosts:
         a, b, c = hosts
+        async with await listen(a):
+            asked.add("listen")
         await make_group(hosts[:2])
         await do(a, "createGroup", id=8)
         await do(a, "createGroups", groups=[{"id": n, "members": predefined([a])} for n in (21, 22)])
@@ -128,8 +131,14 @@ async def test_every_operation_answers_as_described(tmp_path: Path) -> None:
         await do(a, "takeSnapshot")
         await do(c, "leaveGroup")
         assert (await do(c, "removeGroup")) == {"removed": GROUP}
+        taken = await do(a, "takeSnapshot")
+        restored = await do(c, "restoreGroup", 9, snapshot=taken["path"])
+        assert [member["address"] for member in restored["members"]] == [c.host.address]
+        assert (await do(c, "forceNewGroup", 9))["generation"] != restored["generation"]
         added = await do(a, "addMember", id=77, address="127.0.0.1:9", role="learner")
         assert added["added"] == [{"id": 77, "address": "127.0.0.1:9", "role": "learner"}]
         await do(a, "removeMember", member=77)
+        await do(b, "addMember", id=78, address="127.0.0.1:8", role="staging")
+        assert (await do(b, "getGroup"))["staging"]["78"]["reason"]
         assert (await do(a, "listMembers"))["removed"] == sorted([77, third])
     assert asked == BY_NAME.keys()

@@ -238,7 +238,8 @@ async def test_a_hundred_hosts_after_each_other_leave_nothing_behind(tmp_path: P
     after = await rounds(range(20, 100))
     assert after[1:] == before[1:]
     assert after[3] == []
-    assert after[0] - before[0] < 100, "objects that 80 more hosts have left"
+    # Equal values that groups share are kept, up to a thousand of each kind; a host is thousands of objects.
+    assert after[0] - before[0] < 250, "objects that 80 more hosts have left"
     assert resident_mib(os.getpid()) - rss_mib < 8
     async with open_host(config, machines=lambda _: Journal()) as host:
         assert await host.group(2).query(None) == [b"%d" % number for number in range(100)]

@@ -122,7 +122,7 @@ def test_each_command_has_help(capsys: pytest.CaptureFixture[str], name: str) ->
     assert result.out.startswith(f"Usage: multiraft {name}")
 
 
-@pytest.mark.parametrize("arguments", [[], ["wal"]])
+@pytest.mark.parametrize("arguments", [[], ["wal"], ["members"], ["recover"]])
 def test_no_command_is_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     """The help goes where errors go."""
     result = run(capsys, *arguments)

@@ -14,7 +14,7 @@ import trustme
 from multiraft import Host, open_host
 from multiraft.cli import main
 from tests.admin.hosts import GROUP, config, make_group, three
-from tests.api.programs import PATIENCE_S, Ledger, until
+from tests.api.programs import PATIENCE_S, Ledger, change, until
 from tests.cli.helpers import Result
 from tests.transport.certificates import make_files
 
@@ -213,3 +213,53 @@ async def test_a_host_that_says_nothing(capsys: pytest.CaptureFixture[str]) -> N
             nursery.start_soon(trio.to_thread.run_sync, hang_up)
             error = await fails(capsys, address, "transfer", 1, 2)
     assert f"what answers at {address} is no multiraft host" in error
+
+
+async def test_events_are_shown_as_they_happen(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Until the host closes, which is no success: a program that listens has to notice."""
+    ended: list[int] = []
+    out = ""
+
+    async def listen(address: str) -> None:
+        line = ["events", "--host", address]
+        ended.append(await trio.to_thread.run_sync(main.run, line))
+
+    async with trio.open_nursery() as nursery, open_host(config(tmp_path), lambda _group: Ledger()) as host:
+        assert host.http_address is not None
+        nursery.start_soon(listen, host.http_address)
+        made = 0
+        with trio.fail_after(PATIENCE_S):
+            while "GroupCreated" not in out:  # the command does not say when it has begun to listen
+                made += 1
+                await host.create_group(made)
+                await trio.sleep(0.02)
+                out += capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert ended == [1]
+    assert re.search(r"^\d\d:\d\d:\d\d  GroupCreated  group \d+, member \d+$", out, re.MULTILINE), out
+    assert captured.out.endswith("Closed  reason the host is closing\n")
+    assert captured.err == ""
+
+
+@pytest.mark.slow
+async def test_a_group_is_recovered(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """From a file on another host, and alone once its majority is gone."""
+    async with three(tmp_path) as hosts:
+        a, b, c = (each.host for each in hosts)
+        await make_group(hosts)
+        await a.group(GROUP).propose(change(ann=1))
+        path = json.loads(await good(capsys, a, "snapshot", GROUP, "--json"))["path"]
+        out = await good(capsys, c, "recover", "restore", 8, "--snapshot", path)
+        assert f"group 8 on {c.http_address}" in out
+        assert await c.group(8).query("ann") == 1
+        error = await fails(capsys, c, "recover", "restore", 9, "--snapshot", "/nowhere.snap")
+        assert "/nowhere.snap" in error
+        assert "already exists" in await fails(capsys, c, "recover", "restore", 8, "--snapshot", path)
+        for host in (b, c):
+            await good(capsys, host, "remove", GROUP, "--yes")
+        assert "--yes" in await fails(capsys, a, "recover", "force-new", GROUP, status=2)
+        out = await good(capsys, a, "recover", "force-new", GROUP, "--yes")
+        assert [row[1] for row in rows(out)] == [a.address]
+        assert await a.group(GROUP).query("ann") == 1
+        await good(capsys, b, "join", GROUP, "--via", a.address)
+        assert "group 9 is not on" in await fails(capsys, a, "recover", "force-new", 9, "--yes")
