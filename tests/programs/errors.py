@@ -259,7 +259,7 @@ async def clusters(folder: str) -> None:
     ):
         await theirs.create_group(1)
         try:
-            with trio.fail_after(5):
+            with trio.fail_after(20):
                 await mine.join_group(1, via=theirs.address)
         except ClusterMismatch as error:
             assert "mine" in str(error)
@@ -306,7 +306,7 @@ async def bounded(folder: str) -> None:
         group = await host.create_group(1)
         await group.wait_leader()
         # A second voter that does not exist: from then on nothing commits.
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             await group.add_member(Member(2, "127.0.0.1:1"))
         dropped: list[ProposalDropped] = []
         async with trio.open_nursery() as nursery:
@@ -317,7 +317,7 @@ async def bounded(folder: str) -> None:
                 except ProposalDropped as error:
                     dropped.append(error)
 
-            with trio.move_on_after(5):
+            with trio.move_on_after(20):
                 while not dropped:
                     nursery.start_soon(one)
                     await trio.sleep(0.01)
