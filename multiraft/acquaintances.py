@@ -37,6 +37,10 @@ logger = structlog.get_logger("multiraft")
 HELD_MAX = 64
 """Messages of one member that wait for its binding; those above are lost, as on the way."""
 
+_PASSED_ON = (MessageType.READ_INDEX, MessageType.TRANSFER_LEADER)
+"""Passed on from member to member in the name of whom it is about, so the host it comes from proves
+nothing. It promises nothing either: anybody may ask."""
+
 TOLD_MAX = 1 << 16
 TELL_AGAIN_TICKS = 50
 
@@ -86,8 +90,8 @@ class Acquaintances:
         member = group.membership.members.get(sender)
         if member is None or member.role is Role.REMOVED or sender == group.member_id:
             return True  # not one that counts here; what becomes of it others decide
-        if message.type is MessageType.TRANSFER_LEADER:
-            return True  # names whom it is about, and promises nothing: any member may ask
+        if message.type in _PASSED_ON:
+            return True
         known = group.hosts.get(sender)
         if known is None:
             meeting = self._meetings.get((group, sender))

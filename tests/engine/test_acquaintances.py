@@ -15,6 +15,7 @@ from multiraft.messages import (
     EntryKind,
     Hello,
     Lane,
+    Message,
     MessageType,
     Run,
     Snapshot,
@@ -177,3 +178,16 @@ def test_what_waits_for_a_home_is_bounded() -> None:
     assert [len(meeting.held) for meeting in meetings.values()] == [64]
     host.settle()
     assert not meetings
+
+
+def test_a_read_that_another_member_passed_on_binds_nobody() -> None:
+    """A former leader passes reads on in the name of whoever asked; that member is not at home there."""
+    host = BenchHost()
+    group = host.create(7, hosts=3)
+    asked = Message(MessageType.READ_INDEX, group.member_id, 3, 1, context=b"read")
+    host.scheduler.receive(Hello("multiraft", 2, 1, "h2:1"), Lane.BULK, [(7, group.generation, asked)])
+    host.settle()
+    host.hear(group, 3, MessageType.HEARTBEAT, term=2, commit=1)
+    host.settle()
+    assert group.hosts == {3: 3}
+    assert refused(host) == []
