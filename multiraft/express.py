@@ -153,6 +153,8 @@ class Express:
             group = groups.get(group_id)
             if group is None or group.failed is not None or generation != group.generation:
                 continue
+            if not group.awake:
+                self._wake(group)
             if to == group.member_id and sender in group.routes and group.hosts.get(sender) == host_id:
                 self._acknowledged(group, sender, term, index)
             else:

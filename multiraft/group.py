@@ -54,6 +54,8 @@ class GroupHost(Protocol):
     """What proposals of all groups may weigh together."""
     closing: bool
     """Nothing new is taken on."""
+    ticks: int
+    """Tick intervals since the host was opened."""
 
     def mark_dirty(self, group: Group) -> None:
         """The group has work: the next pass looks at it."""
@@ -159,7 +161,7 @@ class Group(MembershipCalls):
         """It is ticked: see rest.py."""
         self.due = 0
         """While it sleeps: the tick at which it is to be woken; see rest.py."""
-        self.state_since = 0
+        self.state_since = host.ticks
         """The tick, by the host's count, since when it has been awake, or at rest."""
         # Attachments (liveness.py). A follower's: to whom, at which term, in which session. A leader's: the
         # term at which members may be attached to it, and itself. No term: there is none.

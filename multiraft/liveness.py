@@ -169,6 +169,8 @@ class Liveness:
             group = self._groups.get(group_id)
             if group is not None and group.raft.role is RaftRole.LEADER:
                 self._rest.wake(group)
+                # One that is awake for long has been patient with those who were there before.
+                group.state_since = self._rest.ticks
 
     def _renew(self, session: Session, *, silent: bool = False) -> None:
         """The session is over; try for another one."""

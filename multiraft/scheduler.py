@@ -130,7 +130,7 @@ class Scheduler:
         self._awake = False
         """Woken since the last pass, so that waking again costs nothing."""
         self._ticker = Ticker(self._clock.now(), config.tick_interval_s, 4 * config.election_ticks)
-        self._ticks = 0
+        self.ticks = 0
         self._tick_after: int | None = None
         """A tick is due; it is counted when this many frames of those received are handled."""
         self._collecting = False
@@ -262,7 +262,6 @@ class Scheduler:
             self._elections,
             linger=self._departures.linger,
         )
-        self.stopped = self._liveness.check
         self.recovery = Recovery(
             environment,
             self.groups,
@@ -499,14 +498,14 @@ class Scheduler:
         self._intake.tick(now)
         if self._snapshots.busy:
             self._snapshots.start()
-        self._ticks += 1
+        self.ticks += 1
         self._departures.tick()
         self._staging.tick()
         self._acquaintances.tick()
-        if self._ticks % (10 * self.config.election_ticks) == 0:
+        if self.ticks % (10 * self.config.election_ticks) == 0:
             self._post.sweep()
             self.events.refresh()
-        if self._collecting or self._ticks % self.config.election_ticks == 0:
+        if self._collecting or self.ticks % self.config.election_ticks == 0:
             self._collect_segments()
 
     def _collect_segments(self) -> None:
@@ -771,6 +770,7 @@ class Scheduler:
             for id_ in before - raft.progress.keys():
                 if id_ != group.member_id:
                     self._departures.tell_later(group, id_, membership.members[id_].address)
+        self.mark_dirty(group)  # called from a pass's end: what came of it is for the next
         return None
 
     def _members_changed(self, group: Group, membership: Membership, complete: bool) -> None:
@@ -808,12 +808,16 @@ class Scheduler:
 
         self._writes.submit_batch(done)
 
+    def stopped(self, group: Group) -> None:
+        """The group has failed, or was stopped on purpose: nobody may count on it any more."""
+        self._liveness.check(group)
+        self._installer.forget(group)
+
     def _group_failed(self, group: Group, error: MultiraftError) -> None:
         """One group's trouble is its own: it stops here, and no other does."""
         if group.failed is None:
             group.stop(error)
             self.events.emit(GroupStopped(group.id, error))
-        self._installer.forget(group)
 
     def fail(self, error: MultiraftError) -> None:
         """The host's trouble stops all of it: nothing more is acknowledged."""

@@ -37,7 +37,9 @@ def on_vote(state: State, message: Message) -> None:
         # At our own term: a pre-vote's refusal may carry a higher one, which was handled before.
         state.become_follower(state.term, NO_MEMBER)
     elif result is VoteResult.WON:
-        if state.role is RaftRole.PRE_CANDIDATE:
+        if state.config.step_down_on_removal and not state.promotable:
+            state.become_follower(state.term, NO_MEMBER)
+        elif state.role is RaftRole.PRE_CANDIDATE:
             campaign(state, Campaign.ELECTION)
         elif state.id in state.tracker.votes or state.id not in state.tracker.config.voters:
             become_leader(state)

@@ -303,6 +303,10 @@ class Raft(State):
 
     def _settle_configuration(self) -> None:
         if self.role is not RaftRole.LEADER:
+            standing = self.role is not RaftRole.FOLLOWER
+            if standing and self.config.step_down_on_removal and not self.promotable:
+                # Others may not know the change yet and elect it all the same.
+                self.become_follower(self.term, NO_MEMBER)
             return
         tracker = self.tracker
         if self.id not in tracker.progress or self.is_learner:

@@ -156,8 +156,9 @@ def take_beats(state: State) -> list[tuple[MemberId, Index]]:
             progress.vouch is not None
             and progress.state is REPLICATE
             and progress.match == state.log.last_index
+            and progress.sent_commit >= commit
         ):
-            continue  # its host vouches for it, and there is nothing to repair
+            continue  # its host vouches for it, and there is nothing to repair, nor to tell
         if appended and answered and progress.state is REPLICATE and progress.sent_commit >= commit:
             continue
         progress.sent_commit = commit

@@ -45,6 +45,7 @@ def lead(state: State, run: Run) -> list[MemberId] | None:
     if (
         state.role is not LEADER
         or state.lead_transferee
+        or state.messages  # the last of them may be an append, which this one must not overtake
         or len(unstable.runs) != unstable.in_progress
         or state.accepted_term != state.term
         or state.accepted_vote != state.vote

@@ -378,3 +378,13 @@ def test_a_pass_writes_a_bounded_batch_however_much_is_queued(monkeypatch: pytes
     host.settle()
     assert all(answer.told and answer.error is None for group in answers for answer in group)
     assert host.store.statistics().records - before == 8 * 4
+
+
+def test_a_group_made_late_is_not_born_timed_out() -> None:
+    """What the host had been up for before counts for nothing in it."""
+    host = BenchHost()
+    for _ in range(50):
+        host.tick()
+    group = host.create(7, hosts=3)
+    host.settle()
+    assert group.raft.election_elapsed <= 1

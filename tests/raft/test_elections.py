@@ -516,3 +516,17 @@ def test_who_refuses_a_vote_tells_what_is_committed() -> None:
         late = attrs.evolve(answer, term=candidate.core.term)
         candidate.core.step(late)
         assert candidate.core.committed == committed
+
+
+def test_a_candidate_that_learns_of_its_removal_stands_no_more() -> None:
+    """The others may not know of it yet, and give it their votes."""
+    member = make_member(1, terms=(1,), voters=(1, 2, 3, 4), step_down_on_removal=True)
+    core = member.core
+    core.campaign()
+    member.process()
+    assert role_of(core) is RaftRole.CANDIDATE
+    core.apply_conf_change(ConfChange(((ConfChangeType.REMOVE_NODE, 1),)))
+    assert role_of(core) is RaftRole.FOLLOWER
+    for voter in (2, 3, 4):
+        core.step(Message(MessageType.VOTE_RESP, 1, voter, core.term))
+    assert role_of(core) is RaftRole.FOLLOWER

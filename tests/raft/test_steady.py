@@ -333,3 +333,11 @@ def test_older_terms_are_not_committed_by_counting() -> None:
     """Thesis, Figure 3.7: until something of its own term is committed the long way decides."""
     core = make_leader(terms=(1, 1), committed=False, **OPTIONS).core
     assert acknowledge(core, 2, core.term, 2) is None
+
+
+def test_nothing_overtakes_an_append_that_has_not_left() -> None:
+    core = make_leader(**OPTIONS).core
+    core.propose(Run.of([b"x"]))
+    core.ready()
+    core.messages.append(Message(MessageType.APP, 2, 1, core.term))
+    assert lead(core, placed(core, b"y")) is None
