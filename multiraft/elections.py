@@ -71,12 +71,11 @@ class Elections:
     def timed_out(self, group: Group) -> bool:
         """The group's election timer has run out: it stands as soon as there is a place.
 
-        False: it is none that may stand.
+        True: it waits in line, and is woken when it is its turn. False: it has a place, or may not stand.
         """
-        # Most of them wait, and are asked about at each tick.
-        if group in self._waiting or group in self._standing:
+        if group in self._waiting:
             return True
-        if not group.raft.promotable:
+        if group in self._standing or not group.raft.promotable:
             return False
         self._waiting.add(group)
         self._line.append(group)

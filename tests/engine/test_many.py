@@ -107,3 +107,19 @@ def test_only_so_many_groups_of_a_host_stand_at_once() -> None:
     assert len(standing) == groups
     elections = hosts.schedulers[0]._elections
     assert len(elections._standing) <= PLACES
+
+
+@pytest.mark.slow
+def test_groups_that_wait_in_line_to_stand_cost_no_ticks() -> None:
+    """They may be thousands, for many election timeouts."""
+    hosts = Hosts()
+    groups = 3 * PLACES
+    hosts.create(range(3, 3 * groups + 1, 3), host=1)
+    hosts.turn(0.1)
+    rest = hosts.schedulers[0]._rest
+    seen: list[int] = []
+    for _ in range(30):
+        hosts.turn(0.1)
+        seen.append(rest.awake)
+        assert any(group.raft.role is RaftRole.PRE_CANDIDATE for group in hosts.groups())
+    assert sum(seen) / len(seen) < PLACES / 4
