@@ -35,7 +35,7 @@ CORE_CONFIGS_MAX = 1024
 """Settings of cores that are kept to be shared: thousands of groups are made with the same."""
 
 
-CREATE_BATCH_GROUPS = 200
+CREATE_BATCH_GROUPS = 100
 """Groups made per write to the log: few syncs, and neither a write nor the pass that opens them all
 (some 0.1 ms each) holds up the others long."""
 
