@@ -20,6 +20,7 @@ import outcome
 import structlog
 import trio
 
+from multiraft.clock import HostClock
 from multiraft.config import HostConfig, normalize_address
 from multiraft.departed import Departed
 from multiraft.environment import Environment
@@ -84,12 +85,6 @@ class HostStatistics:
     log: StoreStatistics
     transport: tuple[LinkStatistics, ...]
     """One for each lane of each peer."""
-
-
-class _TrioClock:
-    """trio's clock, so that tests may bring their own."""
-
-    now = staticmethod(trio.current_time)
 
 
 class _Receiver:
@@ -447,10 +442,10 @@ class _Runner:
         self._parked = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    async def tick(self, scheduler: Scheduler) -> None:
+    async def tick(self, scheduler: Scheduler, clock: HostClock) -> None:
         """Wake the scheduler whenever a tick is due."""
         while True:
-            await trio.sleep_until(scheduler.next_tick_at)
+            await clock.sleep_until(scheduler.next_tick_at)
             scheduler.wake()
             await trio.lowlevel.checkpoint()
 
@@ -561,10 +556,11 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
         stack.push_async_callback(_in_thread, executor.close)
         executors.append(executor)
     snapshots = await trio.to_thread.run_sync(SnapshotFiles, files, data_dir)
+    clock = HostClock()
     scheduler = Scheduler(
         config,
         Environment(
-            clock=_TrioClock(),
+            clock=clock,
             random=source.randrange,
             store=store,
             snapshots=snapshots,
@@ -586,7 +582,7 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
     stack.push_async_callback(_drain, config, scheduler, runner)
     receiver.scheduler = scheduler
     nursery.start_soon(runner.run, scheduler)
-    nursery.start_soon(runner.tick, scheduler)
+    nursery.start_soon(runner.tick, scheduler, clock)
     nursery.start_soon(SyncWatch(scheduler.events, store.pace, config.slow_sync_s).run)
     scheduler.events.log_to(log)
     log.info("host open", address=transport.address, groups=len(scheduler.groups), epoch=identity.epoch)
