@@ -8,8 +8,9 @@ on two busy cores had elected less than a tenth of the leaders after a minute.) 
 as many groups as have one stand, the others wait. An election timeout may always be longer, so waiting
 is safe; and a place is given up after two of them, so nobody waits for ever behind groups that
 cannot win. Who is next is drawn by lot: timers run out in much the same order on all hosts, and if
-that were the order of their turns, all hosts would stand for the same groups and split the votes. Where many groups lost their leader, chance would still have some members meet: so for each of
-them one member of those left stands first, and the others give it time.
+that were the order of their turns, all hosts would stand for the same groups and split the votes.
+Where many groups lost their leader, chance would still have some members meet: so for each group one of
+the members that are left stands first, and the others give it time.
 
 Places also keep the work small enough to look after: whoever stands is asked for again when a
 link comes up, or after half an election timeout, because requests that a link would not take,
