@@ -100,8 +100,8 @@ class Elections:
             return False
         if _preferred(group, without=raft.leader) == group.member_id:
             return False
-        # Twice as many as if all went well: who stands for what another is just about to win, spoils it.
-        raft.election_timeout += self._election_ticks + self._patience(2 * len(self._line))
+        # Twice as long as if all went well: who stands for what another is just about to win, spoils it.
+        raft.election_timeout += usual_max + self._patience(2 * len(self._line))
         return True
 
     def leader_changed(self, group: Group) -> None:
