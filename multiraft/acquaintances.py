@@ -142,7 +142,8 @@ class Acquaintances:
             for id_, host_id in group.meta.hosts.items()
             if (listed := members.get(id_)) is not None and listed.role is not Role.REMOVED
         }
-        group.meta = attrs.evolve(group.meta, hosts={**hosts, sender: peer.host_id})
+        meta = attrs.evolve(group.meta, hosts={**hosts, sender: peer.host_id})
+        group.meta = GroupMeta.decode(meta.encode())  # one for all groups that know the same hosts
         self._record(group, group.meta, lambda: self._met(group, sender))
         return meeting
 

@@ -35,8 +35,9 @@ CORE_CONFIGS_MAX = 1024
 """Settings of cores that are kept to be shared: thousands of groups are made with the same."""
 
 
-CREATE_BATCH_GROUPS = 1000
-"""Groups made per write to the log: few syncs, and no write that holds up the others long."""
+CREATE_BATCH_GROUPS = 100
+"""Groups made per write to the log: few syncs, and neither a write nor the pass that opens them all
+(some 0.1 ms each) holds up the others long."""
 
 
 class Catalog:
@@ -147,15 +148,25 @@ class Catalog:
         self.reserve(wanted, waiter)
         ids = list(wanted)
         made: list[Group] = []
+        beginnings: dict[tuple[int, int], tuple[bytes, HardState, Snapshot]] = {}
+        """By the identity of a membership and a meta, which thousands of groups may share."""
+
+        def beginning(membership: Membership | None, meta: GroupMeta) -> tuple[bytes, HardState, Snapshot]:
+            key = id(membership), id(meta)
+            known = beginnings.get(key)
+            if known is None:
+                known = beginnings[key] = (meta.encode(), *_beginning(membership))
+            return known
 
         def write() -> None:
-            part = {group_id: wanted[group_id] for group_id in ids[len(made) :][:CREATE_BATCH_GROUPS]}
+            here = len(made)
+            part = {group_id: wanted[group_id] for group_id in ids[here : here + CREATE_BATCH_GROUPS]}
             if not part:
                 self.resolve(waiter, made)
             elif waiter in self._waiters:  # otherwise the host stopped meanwhile
                 batch = self._env.store.batch()
                 for group_id, (membership, meta) in part.items():
-                    batch.create(group_id, meta.encode(), *_beginning(membership))
+                    batch.create(group_id, *beginning(membership, meta))
                 self._submit(batch, lambda: opened(part))
 
         def opened(part: Iterable[GroupId]) -> None:

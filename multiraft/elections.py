@@ -9,6 +9,8 @@ as many groups as have one stand, the others wait. An election timeout may alway
 is safe; and a place is given up after two of them, so nobody waits for ever behind groups that
 cannot win. Who is next is drawn by lot: timers run out in much the same order on all hosts, and if
 that were the order of their turns, all hosts would stand for the same groups and split the votes.
+Where many groups lost their leader, chance would still have some members meet: so for each group one of
+the members that are left stands first, and the others give it time.
 
 Places also keep the work small enough to look after: whoever stands is asked for again when a
 link comes up, or after half an election timeout, because requests that a link would not take,
@@ -23,13 +25,16 @@ from typing import Final
 
 from multiraft.group import Group
 from multiraft.interfaces import Random
-from multiraft.messages import Envelope, Hello, HostMessage, Lane, Message, MessageType
+from multiraft.messages import NO_MEMBER, Envelope, Hello, HostMessage, Lane, Message, MessageType
 from multiraft.raft.core import RaftRole
 from multiraft.types import GroupId, MemberId, Role
 
 PLACES: Final = 200
 """Groups of one host that stand at once. An election costs the hosts about a millisecond in all,
 so three hosts that use all their places are done within an election timeout even on one core."""
+
+CROWD: Final = PLACES // 40
+"""Groups of one host that stand, or wait to, from which on others give way to whose turn it is."""
 
 STRAYS_MAX: Final = 16384
 """Requests for votes that are kept for groups that are not here yet; the oldest go first."""
@@ -71,15 +76,32 @@ class Elections:
     def timed_out(self, group: Group) -> bool:
         """The group's election timer has run out: it stands as soon as there is a place.
 
-        False: it is none that may stand.
+        True: it waits in line, and is woken when it is its turn. False: it has a place, or may not stand.
         """
-        # Most of them wait, and are asked about at each tick.
-        if group in self._waiting or group in self._standing:
+        if group in self._waiting:
             return True
-        if not group.raft.promotable:
+        if group in self._standing or not group.raft.promotable or self._gives_way(group):
             return False
         self._waiting.add(group)
         self._line.append(group)
+        return True
+
+    def _gives_way(self, group: Group) -> bool:
+        """Whether another member of a group that lost its leader is to stand first, as many stand now.
+
+        A host that led thousands of groups is missed by all others at once. If they stood for them in any
+        order, they would often meet at the same one and split its votes, for another election timeout.
+        Asked once for each leader: then the timer is longer than a usual one can be.
+        """
+        raft = group.raft
+        usual_max = 2 * self._election_ticks
+        crowd = len(self._standing) + len(self._waiting)
+        if crowd < CROWD or not raft.leader or raft.election_timeout >= usual_max:
+            return False
+        if _preferred(group, without=raft.leader) == group.member_id:
+            return False
+        # Twice as long as if all went well: who stands for what another is just about to win, spoils it.
+        raft.election_timeout += usual_max + self._patience(2 * len(self._line))
         return True
 
     def leader_changed(self, group: Group) -> None:
@@ -194,7 +216,8 @@ def _stands(group: Group) -> bool:
     return group.failed is None and group.raft.role in (RaftRole.PRE_CANDIDATE, RaftRole.CANDIDATE)
 
 
-def _preferred(group: Group) -> MemberId | None:
-    """The voter that is to lead if nobody does; None: the group has none."""
-    voters = sorted(m.id for m in group.membership.members.values() if m.role is Role.VOTER)
+def _preferred(group: Group, without: MemberId = NO_MEMBER) -> MemberId | None:
+    """The voter that is to lead if nobody does, or if `without` is gone; None: the group has none."""
+    members = group.membership.members.values()
+    voters = sorted(m.id for m in members if m.role is Role.VOTER and m.id != without)
     return voters[group.id % len(voters)] if voters else None

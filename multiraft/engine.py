@@ -198,10 +198,18 @@ class Host(RecoveryCalls):
         """Make many groups with few syncs; as `create_group` otherwise."""
         if not isinstance(groups, Mapping):
             raise ConfigError("groups", f"{groups!r} is not a mapping of group ids to lists of Members")
-        wanted = {
-            check_group_id(group_id): self._place(group_id, members, limits)
-            for group_id, members in groups.items()
-        }
+        wanted: dict[GroupId, tuple[Membership, GroupMeta]] = {}
+        placed: dict[int, tuple[Membership, GroupMeta]] = {}
+        """By the identity of a list of members. Thousands of groups are made with the same list: looked
+        through for each of them it would keep the whole host waiting."""
+        for group_id, members in groups.items():
+            check_group_id(group_id)
+            known = placed.get(id(members))
+            if known is None:
+                known = placed[id(members)] = self._place(group_id, members, limits)
+            else:
+                self._check_departed(group_id, *known)
+            wanted[group_id] = known
         self._scheduler.catalog.check_may_be_new(wanted)
         return await self._create(wanted)
 
@@ -379,12 +387,16 @@ class Host(RecoveryCalls):
                 f"group {group_id}: no member has this host's address, {self.address} "
                 f"(set HostConfig.advertise to change it); the members are at {listed}"
             )
-        if (group_id, own) in self._departed and len(membership.members) > 1:
+        meta = GroupMeta(own, limits=dict(limits))
+        self._check_departed(group_id, membership, meta)
+        return membership, meta
+
+    def _check_departed(self, group_id: GroupId, membership: Membership, meta: GroupMeta) -> None:
+        if (group_id, meta.member_id) in self._departed and len(membership.members) > 1:
             raise MembershipRejected(
-                f"member {own} of group {group_id} was removed from this host and has forgotten what it "
-                "promised the others; a member that comes back needs a new id"
+                f"member {meta.member_id} of group {group_id} was removed from this host and has forgotten "
+                "what it promised the others; a member that comes back needs a new id"
             )
-        return membership, GroupMeta(own, limits=dict(limits))
 
     def _own_id(self, membership: Membership) -> MemberId | None:
         return next((m.id for m in membership.members.values() if m.address == self.address), None)

@@ -41,7 +41,7 @@ class Rest:
         queue: Callable[[Session], None],
         timed_out: Callable[[Group], bool],
     ) -> None:
-        """`timed_out`: the group's election timer has run out; False: it may not stand."""
+        """`timed_out`: the group's election timer has run out. True: it is in line, and woken in its turn."""
         self._election_ticks = config.election_ticks
         self._check_quorum = config.check_quorum
         self._leases = config.read_mode is ReadMode.LEASE
@@ -113,8 +113,8 @@ class Rest:
         for group in self._due.pop(self.ticks, ()):
             if group.due == self.ticks and group.failed is None:
                 self.wake(group)
-                if timer_is_out(group):
-                    self._timed_out(group)
+                if timer_is_out(group) and self._timed_out(group):
+                    self._lie_down(group, self.ticks)
 
     def _tick(self, group: Group) -> None:
         raft = group.raft
@@ -150,8 +150,11 @@ class Rest:
         raft = group.raft
         left = raft.election_timeout - 1 - raft.election_elapsed
         if left <= 0:
-            # It has its place in line, or had it and gets nowhere; or may not stand. Look again later.
-            self._timed_out(group)
+            if self._timed_out(group):
+                # Thousands may be in line, for many timeouts. None of them is looked at before its turn.
+                self._lie_down(group, self.ticks)
+                return
+            # It stands and gets nowhere, or may not stand. Look again later.
             left = max(1, self._election_ticks // 2)
         self._lie_down(group, self.ticks)
         group.due = self.ticks + left

@@ -107,3 +107,35 @@ def test_only_so_many_groups_of_a_host_stand_at_once() -> None:
     assert len(standing) == groups
     elections = hosts.schedulers[0]._elections
     assert len(elections._standing) <= PLACES
+
+
+@pytest.mark.slow
+def test_groups_that_wait_in_line_to_stand_cost_no_ticks() -> None:
+    """They may be thousands, for many election timeouts."""
+    hosts = Hosts()
+    groups = 3 * PLACES
+    hosts.create(range(3, 3 * groups + 1, 3), host=1)
+    hosts.turn(0.1)
+    rest = hosts.schedulers[0]._rest
+    seen: list[int] = []
+    for _ in range(30):
+        hosts.turn(0.1)
+        seen.append(rest.awake)
+        assert any(group.raft.role is RaftRole.PRE_CANDIDATE for group in hosts.groups())
+    assert sum(seen) / len(seen) < PLACES / 4
+
+
+@pytest.mark.slow
+def test_groups_of_a_lost_host_are_stood_for_by_one_member_each() -> None:
+    """Those left divide them, so that hardly any two meet at the same one and split its votes."""
+    hosts = Hosts()
+    groups = 600
+    hosts.create(range(1, groups + 1))
+    hosts.until_led(groups, 3)
+    for _ in range(10):
+        hosts.turn(0.1)
+    del hosts.schedulers[0]
+    for _ in range(25):
+        hosts.turn(0.1)
+    assert sum(hosts.leaders()) >= groups - 10
+    assert sum(group.raft.term > 3 for group in hosts.groups()) <= 20
