@@ -31,8 +31,8 @@ READS = {
 }
 """Waves of linearizable reads."""
 
-IDLE = {48: Cost(14.2, 7.8, 21, 6.6), 1000: Cost(11.3, 5.9, 23, 7.8)}
-"""A heartbeat interval in which nothing happens; by groups, and per group."""
+IDLE = Cost(175, 122, 75, 37)
+"""A heartbeat interval in which nothing happens, whatever the number of groups: all of them rest."""
 
 ONE_WRITE = Cost(302, 195, 120, 20)
 """A single write in one group, whatever the number of groups."""
@@ -49,7 +49,7 @@ def cluster(groups: int) -> WorkCluster:
 
 def idle(groups: int) -> tuple[Counts, list[Counts]]:
     """Some heartbeat intervals in which nothing happens."""
-    cluster(groups).tick()  # a read is a beat, so the first interval after one has none
+    cluster(groups).tick(3 * TICKS)  # by now whoever had something to do is at rest
     return cluster(groups).counted(lambda: cluster(groups).tick(TICKS))
 
 
@@ -86,9 +86,9 @@ def test_a_read_costs_no_more_than_it_did(groups: int, each: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("groups", IDLE)
+@pytest.mark.parametrize("groups", [48, 1000])
 def test_an_idle_interval_costs_no_more_than_it_did(groups: int) -> None:
-    check(cost(*idle(groups), TICKS * groups), IDLE[groups])
+    check(cost(*idle(groups), TICKS), IDLE)
 
 
 @pytest.mark.slow
