@@ -348,6 +348,8 @@ def on_unreachable(state: State, message: Message) -> None:
         return
     if progress.state is REPLICATE:
         progress.become_probe()
+    elif progress.state is PROBE and state.config.commit_notices:
+        progress.flow_paused = False  # no answer will come: another probe with the next proposal or beat
     if state.logger is not None:
         state.logger(
             Level.DEBUG,
