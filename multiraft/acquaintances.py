@@ -72,10 +72,13 @@ class Acquaintances:
         self._failed = failed
         self._meetings: dict[tuple[Group, MemberId], _Meeting] = {}
         self._told: set[tuple[Group, int, int]] = set()
+        self._tried: set[tuple[Group, int, int]] = set()
         self._ticks = 0
 
     def tick(self) -> None:
         self._ticks += 1
+        if self._tried:
+            self._tried.clear()
         if self._ticks % TELL_AGAIN_TICKS == 0:
             self._told.clear()
 
@@ -161,7 +164,7 @@ class Acquaintances:
                 self._again(peer, group, message)
 
     def _refuse(self, peer: Hello, group: Group, sender: MemberId) -> None:
-        if not self._may_tell(group, peer.host_id, -1):
+        if not self._may_tell(group, peer, -1):
             return
         if group.warn(
             ("refused", sender, peer.host_id),
@@ -177,7 +180,7 @@ class Acquaintances:
 
     def foreign(self, peer: Hello, group: Group, generation: int, message: Message) -> None:
         """A message of another generation of the group came, and was dropped."""
-        if group.failed is not None or not self._may_tell(group, peer.host_id, generation):
+        if group.failed is not None or not self._may_tell(group, peer, generation):
             return
         if generation in group.meta.former:
             text = (
@@ -224,10 +227,13 @@ class Acquaintances:
             "the one that is to stay, remove the group from this host and join again"
         )
 
-    def _may_tell(self, group: Group, host_id: int, generation: int) -> bool:
-        """Whether that was not told lately. Whoever is shut out speaks several times a second."""
-        key = (group, host_id, generation)
-        if key in self._told or len(self._told) >= TOLD_MAX:
+    def _may_tell(self, group: Group, peer: Hello, generation: int) -> bool:
+        """Whether that was not told lately. Whoever is shut out speaks several times a second.
+
+        What is said before there is a link gets lost, so it is said again with the next tick.
+        """
+        key = (group, peer.host_id, generation)
+        if key in self._told or key in self._tried or len(self._told) + len(self._tried) >= TOLD_MAX:
             return False
-        self._told.add(key)
+        (self._told if self._post.reaches(peer.address) else self._tried).add(key)
         return True

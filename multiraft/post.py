@@ -311,6 +311,11 @@ class Post:
         peer.add_bulk(item)
         self.queue(peer)
 
+    def reaches(self, address: str) -> bool:
+        """Whether there is a link for what is sent to that host now."""
+        peer = self.peers.get(address)
+        return peer is not None and peer.connected
+
     def disconnect(self, group: Group) -> None:
         """Take the group's routes away. Links that nobody needs any more go later: see `sweep`."""
         routes, group.routes = group.routes, {}
