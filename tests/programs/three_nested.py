@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import trio
 
@@ -15,6 +16,7 @@ from multiraft import (
     ReadMode,
     Role,
     StateMachine,
+    TransferFailed,
     open_host,
 )
 
@@ -149,9 +151,9 @@ async def main() -> None:
                 raise AssertionError("gave the lead to nobody")
 
             # Step down: somebody else leads.
-            await groups[back - 1].step_down()
             while await agreed_leader(groups) == back:
-                await trio.sleep(0.01)
+                with suppress(TransferFailed):  # on a busy machine it may not be done in time
+                    await groups[back - 1].step_down()
             assert await groups[back - 1].propose(put("last", "x")) is None
             for group in groups:
                 assert await group.query("last") == "x"
