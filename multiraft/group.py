@@ -54,8 +54,10 @@ class GroupHost(Protocol):
     """What proposals of all groups may weigh together."""
     closing: bool
     """Nothing new is taken on."""
-    ticks: int
-    """Tick intervals since the host was opened."""
+
+    @property
+    def ticks(self) -> int:
+        """Tick intervals since the host was opened."""
 
     def mark_dirty(self, group: Group) -> None:
         """The group has work: the next pass looks at it."""

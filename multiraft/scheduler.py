@@ -130,7 +130,6 @@ class Scheduler:
         self._awake = False
         """Woken since the last pass, so that waking again costs nothing."""
         self._ticker = Ticker(self._clock.now(), config.tick_interval_s, 4 * config.election_ticks)
-        self.ticks = 0
         self._tick_after: int | None = None
         """A tick is due; it is counted when this many frames of those received are handled."""
         self._collecting = False
@@ -308,9 +307,6 @@ class Scheduler:
             self._tick_after = None
             if self._ticker.take(started):
                 self._tick(started)
-                # A tick of thousands of groups takes longer than a pass should; if their work had to
-                # wait for a pass without one, elections would never come to an end.
-                deadline = self._clock.now() + self.config.max_pass_s
         # A host that was paused owes ticks. Until raft has had them it may believe in a lease that
         # is over, so nothing is read.
         self._behind = self._ticker.next_at <= started
@@ -324,6 +320,11 @@ class Scheduler:
         # Whatever woke the scheduler during the pass is either done or in what this looks at.
         self._awake = False
         return bool(self._dirty or self._inbox or self._calls or self._ticker.next_at <= started)
+
+    @property
+    def ticks(self) -> int:
+        """Tick intervals since the host was opened."""
+        return self._rest.ticks
 
     @property
     def next_tick_at(self) -> float:
@@ -498,7 +499,6 @@ class Scheduler:
         self._intake.tick(now)
         if self._snapshots.busy:
             self._snapshots.start()
-        self.ticks += 1
         self._departures.tick()
         self._staging.tick()
         self._acquaintances.tick()
@@ -728,8 +728,7 @@ class Scheduler:
     def _applied_to(self, group: Group, index: Index, weight: int) -> None:
         group.applied = index
         more = group.raft.applied_to(index, weight)
-        if group.reads:
-            group.reads.applied(index)
+        group.reads.applied(index)
         self._snapshots.applied(group, weight)
         if more and not group.dirty:
             self.mark_dirty(group)

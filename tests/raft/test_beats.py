@@ -211,3 +211,20 @@ def test_a_beat_is_not_spared_where_the_append_told_an_older_commit_index() -> N
     leader.core.tick()
     committed = leader.core.committed
     assert leader.core.take_beats() == [(2, committed), (3, committed)]
+
+
+def test_whose_host_vouches_for_it_is_told_of_a_commit_all_the_same() -> None:
+    """Its leader does not rest while another member lags, and nothing else would tell it."""
+    leader = make_leader(commit_notices=True, coalesce_beats=True)
+    core = leader.core
+    for progress in core.progress.values():
+        progress.vouch = object()
+    core.propose(Run.of([b"x"]))
+    leader.process()
+    acknowledge(leader, 2)
+    leader.process()
+    committed = core.committed
+    assert committed == core.last_index
+    told = dict(core.take_beats())
+    assert told[2] == committed
+    assert 2 not in dict(core.take_beats())
