@@ -72,13 +72,10 @@ class Acquaintances:
         self._failed = failed
         self._meetings: dict[tuple[Group, MemberId], _Meeting] = {}
         self._told: set[tuple[Group, int, int]] = set()
-        self._tried: set[tuple[Group, int, int]] = set()
         self._ticks = 0
 
     def tick(self) -> None:
         self._ticks += 1
-        if self._tried:
-            self._tried.clear()
         if self._ticks % TELL_AGAIN_TICKS == 0:
             self._told.clear()
 
@@ -164,7 +161,7 @@ class Acquaintances:
                 self._again(peer, group, message)
 
     def _refuse(self, peer: Hello, group: Group, sender: MemberId) -> None:
-        if not self._may_tell(group, peer, -1):
+        if not self._may_tell(group, peer.host_id, -1):
             return
         if group.warn(
             ("refused", sender, peer.host_id),
@@ -174,13 +171,13 @@ class Acquaintances:
             logger.warning(
                 "refused a member from another host", group=group.id, member=sender, peer=peer.address
             )
-        self._post.send(peer.address, (group.id, group.generation, Disowned(sender, peer.host_id)))
+        self._post.notify(peer.address, (group.id, group.generation, Disowned(sender, peer.host_id)))
 
     # --- generations -----------------------------------------------------------------------------
 
     def foreign(self, peer: Hello, group: Group, generation: int, message: Message) -> None:
         """A message of another generation of the group came, and was dropped."""
-        if group.failed is not None or not self._may_tell(group, peer, generation):
+        if group.failed is not None or not self._may_tell(group, peer.host_id, generation):
             return
         if generation in group.meta.former:
             text = (
@@ -198,7 +195,7 @@ class Acquaintances:
                 own=group.generation,
             )
         notice = OtherGeneration(message.sender, generation)
-        self._post.send(peer.address, (group.id, group.generation, notice))
+        self._post.notify(peer.address, (group.id, group.generation, notice))
 
     def told_foreign(self, peer: Hello, group: Group, generation: int, told: OtherGeneration) -> None:
         """Another host has the group at `generation`, and dropped what we said to it.
@@ -227,13 +224,10 @@ class Acquaintances:
             "the one that is to stay, remove the group from this host and join again"
         )
 
-    def _may_tell(self, group: Group, peer: Hello, generation: int) -> bool:
-        """Whether that was not told lately. Whoever is shut out speaks several times a second.
-
-        What is said before there is a link gets lost, so it is said again with the next tick.
-        """
-        key = (group, peer.host_id, generation)
-        if key in self._told or key in self._tried or len(self._told) + len(self._tried) >= TOLD_MAX:
+    def _may_tell(self, group: Group, host_id: int, generation: int) -> bool:
+        """Whether that was not told lately. Whoever is shut out speaks several times a second."""
+        key = (group, host_id, generation)
+        if key in self._told or len(self._told) >= TOLD_MAX:
             return False
-        (self._told if self._post.reaches(peer.address) else self._tried).add(key)
+        self._told.add(key)
         return True

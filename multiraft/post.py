@@ -311,10 +311,14 @@ class Post:
         peer.add_bulk(item)
         self.queue(peer)
 
-    def reaches(self, address: str) -> bool:
-        """Whether there is a link for what is sent to that host now."""
-        peer = self.peers.get(address)
-        return peer is not None and peer.connected
+    def notify(self, address: str, item: Envelope) -> None:
+        """As `send`, for what nobody may ask for again: told once more whenever a link is made.
+
+        The members of a group at rest say nothing, so what got lost would never be found out.
+        """
+        peer = self.peer(address)
+        peer.idle = False
+        self._refuse(peer, item)
 
     def disconnect(self, group: Group) -> None:
         """Take the group's routes away. Links that nobody needs any more go later: see `sweep`."""

@@ -110,7 +110,7 @@ class Peer:
         self.lost: list[Envelope] = []
         """Bulk messages that the transport would not take."""
         self.refusals: deque[Envelope] = deque(maxlen=REFUSALS_MAX)
-        """The last refusals of forwarded proposals: somebody waits for each."""
+        """The last refusals: of forwarded proposals, as somebody waits for each; and of whole members."""
         self.queued = False
         self.session: Session | None = None
         """What the liveness lanes to and from it make together."""

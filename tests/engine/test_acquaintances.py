@@ -191,3 +191,19 @@ def test_a_read_that_another_member_passed_on_binds_nobody() -> None:
     host.settle()
     assert group.hosts == {3: 3}
     assert refused(host) == []
+
+
+def test_whoever_is_refused_hears_it_when_there_is_a_link() -> None:
+    """It may never say another word that could be answered: at rest it is silent."""
+    host = BenchHost()
+    group = met(host)
+    host.scheduler.receive(
+        Hello("multiraft", WIPED, 1, "h2:1"),
+        Lane.BULK,
+        [(7, group.generation, Message(MessageType.VOTE, group.member_id, 2, 3))],
+    )
+    host.settle()
+    assert refused(host) == [("h2:1", 2, WIPED)]
+    host.scheduler.peer_up(Hello("multiraft", WIPED, 1, "h2:1"), Lane.BULK)
+    host.settle()
+    assert refused(host) == [("h2:1", 2, WIPED)] * 2
