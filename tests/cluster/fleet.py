@@ -14,7 +14,6 @@ Hosts keep their addresses and folders whether or not they run. Nothing here wai
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -27,7 +26,7 @@ import trio
 from multiraft.cli import main
 from multiraft.cli.ports import free_ports
 from tests.admin.listener import Listener, listen_at
-from tests.cli.helpers import ROOT, command_line
+from tests.cluster.forked import Forked
 
 TICK_S = 0.05
 PATIENCE_S = 60.0
@@ -80,7 +79,7 @@ class FleetHost:
         self._log = folder / f"{name}.log"
         self._url = f"{scheme}://{self.http}"
         self._client = client
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Forked | None = None
 
     def __repr__(self) -> str:
         return f"<{self.name} at {self.address}>"
@@ -97,21 +96,13 @@ class FleetHost:
         assert self._process is None, f"{self.name} runs"
         given = ["--join"] if peers is None else ["--peers", ",".join(peers)]
         given += [part for setting in (*self.settings, *more) for part in ("--set", setting)]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command_line(
-                    *("serve", "--listen", self.address, "--http", self.http, "--data-dir", self.data_dir),
-                    *("--groups", 1, "--watch-stdin", *given),
-                ),
-                stdin=subprocess.PIPE,  # ends with the test run, whatever ends that
-                stderr=log,
-                cwd=ROOT,
-            )
+        fixed = ("--listen", self.address, "--http", self.http, "--data-dir", self.data_dir)
+        self._process = Forked(("serve", *fixed, "--groups", 1, "--watch-stdin", *given), str(self._log))
 
     @property
     def runs(self) -> bool:
         """Paused or not."""
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and self._process.status is None
 
     @property
     def log(self) -> str:
@@ -120,12 +111,15 @@ class FleetHost:
 
     @property
     def pid(self) -> int:
+        return self._running.pid
+
+    @property
+    def _running(self) -> Forked:
         assert self._process is not None, f"{self.name} does not run"
-        return self._process.pid
+        return self._process
 
     def signal(self, number: int) -> None:
-        assert self._process is not None, f"{self.name} does not run"
-        self._process.send_signal(number)
+        self._running.signal(number)
 
     def pause(self) -> None:
         """SIGSTOP: its connections stay open, and nobody answers."""
@@ -138,7 +132,7 @@ class FleetHost:
         """SIGKILL, which works on a paused process too."""
         if self._process is not None:
             self._process.kill()
-            self._ended(self._process)
+            self._process = None
 
     async def stop(self) -> int:
         """SIGTERM; its exit status."""
@@ -147,18 +141,10 @@ class FleetHost:
 
     async def ended(self) -> int:
         """Wait until it has ended by itself; its exit status."""
-        process = self._process
-        assert process is not None, f"{self.name} does not run"
         with trio.fail_after(PATIENCE_S):
-            while process.poll() is None:  # noqa: ASYNC110 - another process
-                await trio.sleep(0.02)
-        return self._ended(process)
-
-    def _ended(self, process: subprocess.Popen[bytes]) -> int:
+            status = await self._running.ended()
         self._process = None
-        assert process.stdin is not None
-        process.stdin.close()
-        return process.wait()
+        return status
 
     async def wait_up(self) -> None:
         """Until its admin API answers."""
@@ -340,6 +326,12 @@ async def leader_first(hosts: Sequence[FleetHost], group: int = GROUP) -> list[F
 async def join(host: FleetHost, via: FleetHost, role: str = "voter", group: int = GROUP) -> int:
     """Have `host` join a group through a member's host; its member id."""
     return int((await host.post(f"groups/{group}/join", via=via.address, role=role))["member_id"])
+
+
+async def lead(host: FleetHost, group: int = GROUP) -> None:
+    """Have `host` lead. On a busy machine a transfer may fail and has to be asked for again."""
+    member = await host.member_id(group)
+    await until(lambda: host.post(f"groups/{group}/transfer", to=member))
 
 
 async def wait_same(hosts: Sequence[FleetHost], group: int = GROUP) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from multiraft import Host, Member, MultiraftError, open_host
+from multiraft import Group, Host, Member, MultiraftError, open_host
 from multiraft.cli.bench_host import read_lines
 from multiraft.cli.logs import log_to_stderr
 from multiraft.config import config_from
@@ -37,6 +37,16 @@ def leaders(host: Host) -> dict[str, str | None]:
     return {str(g.id): g.leader.address if g.leader else None for g in host.groups.values()}
 
 
+async def leadership(group: Group, besides: str | None) -> list[str | None]:
+    """All that `Group.leadership` yields, up to the first leader that is another."""
+    seen: list[str | None] = []
+    async for leader in group.leadership():
+        seen.append(leader.address if leader else None)
+        if seen[-1] not in (None, besides):
+            break
+    return seen
+
+
 async def answer(host: Host, request: dict[str, Any]) -> object:
     do, group_id = request["do"], request.get("group")
     if do == "create":
@@ -44,6 +54,8 @@ async def answer(host: Host, request: dict[str, Any]) -> object:
     if do == "leaders":
         return leaders(host)
     group = host.group(group_id or 0)
+    if do == "leadership":
+        return await leadership(group, request["besides"])
     if do == "propose":
         return (await group.propose(request["data"].encode())) is not None
     if do == "query":
