@@ -148,6 +148,7 @@ async def test_every_change_of_members_through_any_member(tmp_path: Path) -> Non
         assert changed["removed"] == [ids[other], 20, 21, 22]
         await wait_same([leader, follower, learner])
         assert await leader.roles() == await follower.roles() == expected
+        await wait_ready(learner)
         await follower.put("key", "value")
         assert await learner.value("key") == "value"
 
