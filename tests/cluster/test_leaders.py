@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ async def test_leadership_goes_to_a_named_member_or_to_the_one_that_is_furthest_
         await join(hosts[3], via=hosts[0], role="learner")
         for asked, to in ((hosts[3], hosts[2]), (hosts[0], hosts[1]), (hosts[1], hosts[0])):
             member = await to.member_id()
-            told = await until(lambda a=asked, m=member: a.post("groups/1/transfer", to=m))
+            told = await until(partial(asked.post, "groups/1/transfer", to=member))
             assert told["leader"] == {"id": member, "address": to.address}
             assert await wait_leader(hosts) is to
         leader, ahead, behind = hosts[:3]
@@ -168,7 +169,9 @@ async def told_by_command(host: FleetHost) -> AsyncIterator[AsyncIterator[dict[s
     )
     assert process.stdout is not None
     try:
-        async with aclosing(read_lines(process.stdout)) as lines:
+        lines = read_lines(process.stdout)
+        assert isinstance(lines, AsyncGenerator)
+        async with aclosing(lines):
             yield lines
     finally:
         process.kill()

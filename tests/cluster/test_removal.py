@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ async def test_a_removed_member_is_told_and_keeps_its_data_until_it_is_asked_to_
         for _ in range(2):
             for host in (alive, dead):
                 expected = f"member {ids[host]} was removed from group 1"
-                assert await until(lambda host=host: removed(host)) == expected
+                assert await until(partial(removed, host)) == expected
                 with pytest.raises(Refused, match=expected) as refused:
                     await host.post(f"{MEMBERS}/add", address="127.0.0.1:1", role="learner")
                 assert (refused.value.status, refused.value.error) == (409, "MemberRemoved")
@@ -98,7 +99,7 @@ async def test_removed_ids_stay_refused_over_restarts_and_snapshots(tmp_path: Pa
         for host in staying:
             await wait_same(staying)
             await host.post("groups/1/snapshot")
-            await until(lambda host=host: _starts_after(host, version))
+            await until(partial(_starts_after, host, version))
         await kill_all(staying)
         await join(hosts[3], via=other)
         for host in (*staying, hosts[3]):
