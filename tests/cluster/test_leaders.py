@@ -19,6 +19,7 @@ from tests.cluster.fleet import (
     Refused,
     fleet,
     join,
+    lead,
     leader_first,
     predefined,
     until,
@@ -27,6 +28,7 @@ from tests.cluster.fleet import (
     wait_same,
 )
 from tests.cluster.processes import HostProcess, create_groups, host_processes
+from tests.cluster.proxy import open_proxy
 
 pytestmark = pytest.mark.slow
 
@@ -131,13 +133,13 @@ async def test_any_member_finds_the_leader_unless_that_is_switched_off(tmp_path:
 
 
 async def test_a_member_that_was_stopped_for_long_does_not_disturb_its_leader(tmp_path: Path) -> None:
-    """Pre-vote: it would have stood for election, and asks first. And who does lead can be killed."""
+    """And who does lead can be killed: then there is another one, whom it does not disturb either."""
     async with fleet(tmp_path, 3) as hosts:
         await predefined(hosts)
         leader, other, still = await leader_first(hosts)
         member = await still.member_id()
         term = (await leader.group())["term"]
-        for round_ in range(3):
+        for round_ in range(2):
             still.pause()
 
             async def unheard() -> bool:
@@ -159,6 +161,34 @@ async def test_a_member_that_was_stopped_for_long_does_not_disturb_its_leader(tm
         await leader.wait_up()
         assert await wait_leader(hosts) is new, "nor does one that comes back"
         await wait_same(hosts)
+
+
+async def test_a_member_that_hears_nobody_asks_first_and_raises_no_term(tmp_path: Path) -> None:
+    """Pre-vote: what it says gets through, and nothing reaches it. It stands for election, and gets nowhere."""
+    async with fleet(tmp_path, 3, start=False) as hosts, open_proxy(hosts[2].listen) as proxy:
+        cut_off = hosts[2]
+        cut_off.address = proxy.address
+        for host in hosts:
+            host.start()
+        for host in hosts:
+            await host.wait_up()
+        await predefined(hosts)
+        await lead(hosts[0])
+        await wait_same(hosts)
+        term = (await hosts[0].group())["term"]
+
+        async def stands() -> bool:
+            return "candidate" in (await cut_off.group())["role"]
+
+        proxy.pause()
+        for _ in range(3):
+            await until(stands)
+            await hosts[1].put("key", "value")
+            found = await cut_off.group()
+            assert (found["leader"], found["term"]) == (None, term)
+        proxy.go_on()
+        assert (await wait_same(hosts))["term"] == term
+        assert await wait_leader(hosts) is hosts[0]
 
 
 @asynccontextmanager
