@@ -56,8 +56,8 @@ class FleetHost:
     """One host at fixed addresses with a folder of its own, whether or not it runs.
 
     Attributes:
-        address: Where other hosts reach it: `listen`, or a proxy before that.
-        listen: Where it listens for them.
+        address: Where other hosts reach it: `listens_at`, or a proxy before that.
+        listens_at: Where it listens for them.
         http: Where its admin API and its keys are served: the `--host` of commands.
         data_dir: Its folder.
         settings: `FIELD=VALUE` of its configuration, from its next start on.
@@ -73,7 +73,7 @@ class FleetHost:
         scheme: str = "http",
     ) -> None:
         self.name = name
-        self.address = self.listen = f"127.0.0.1:{ports[0]}"
+        self.address = self.listens_at = f"127.0.0.1:{ports[0]}"
         self.http = f"127.0.0.1:{ports[1]}"
         self.data_dir = folder / name
         self.settings = list(settings)
@@ -97,8 +97,8 @@ class FleetHost:
         assert self._process is None, f"{self.name} runs"
         given = ["--join"] if peers is None else ["--peers", ",".join(peers)]
         given += [part for setting in (*self.settings, *more) for part in ("--set", setting)]
-        fixed = ["--listen", self.listen, "--http", self.http, "--data-dir", self.data_dir]
-        fixed += [] if self.address == self.listen else ["--advertise", self.address]
+        fixed = ["--listen", self.listens_at, "--http", self.http, "--data-dir", self.data_dir]
+        fixed += [] if self.address == self.listens_at else ["--advertise", self.address]
         command = ["serve", *fixed, "--groups", 1, "--watch-stdin", *given]
         self._process = Forked(command, str(self._log))
 

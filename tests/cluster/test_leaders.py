@@ -164,8 +164,8 @@ async def test_a_member_that_was_stopped_for_long_does_not_disturb_its_leader(tm
 
 
 async def test_a_member_that_hears_nobody_asks_first_and_raises_no_term(tmp_path: Path) -> None:
-    """Pre-vote: what it says gets through, and nothing reaches it. It stands for election, and gets nowhere."""
-    async with fleet(tmp_path, 3, start=False) as hosts, open_proxy(hosts[2].listen) as proxy:
+    """Pre-vote: what it says gets through, and nothing reaches it. It stands for election in vain."""
+    async with fleet(tmp_path, 3, start=False) as hosts, open_proxy(hosts[2].listens_at) as proxy:
         cut_off = hosts[2]
         cut_off.address = proxy.address
         for host in hosts:

@@ -160,7 +160,7 @@ async def test_a_member_whose_host_moved_is_found_at_its_new_address(tmp_path: P
         leader, moved, other = await leader_first(hosts)
         member = await moved.member_id()
         assert await moved.stop() == 0
-        moved.address = moved.listen = f"127.0.0.1:{free_ports(1)[0]}"
+        moved.address = moved.listens_at = f"127.0.0.1:{free_ports(1)[0]}"
         await other.post(f"{MEMBERS}/update", member=member, address=moved.address)
         moved.start()
         await moved.wait_up()
