@@ -6,6 +6,7 @@ killed, paused and ended by itself. Nothing of the tests is in it, and no event 
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,7 @@ import trio
 
 from multiraft.cli import main
 
+PR_SET_PDEATHSIG = 1
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__, "multiraft.cli.serve", "multiraft.kv.serve"])
 
@@ -69,4 +71,7 @@ def _run(arguments: Sequence[str], stdin: Connection, log: str) -> None:
     os.dup2(end, 2)
     os.close(end)
     os.setpgid(0, 0)  # Ctrl-C is for the test run
+    if sys.platform == "linux":
+        # The server ends with the test run, and a paused host sees no end of its standard input.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     sys.exit(main.run(arguments))
