@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Final
 
 import attrs
 import h2.exceptions
+import httpcore
 import httpx
 import hyperframe.exceptions
 import structlog
@@ -60,6 +61,26 @@ class NotOurs(Exception):
     """Something answers, but it is not a multiraft host."""
 
 
+class HalfDialed:
+    """Closes the connection of a request that is cancelled in the middle of the TLS handshake.
+
+    httpcore leaves that one to the garbage collector. This is its `trace` extension: told of each step
+    of a request, with what came of it.
+    """
+
+    def __init__(self) -> None:
+        self._connection: httpcore.AsyncNetworkStream | None = None
+
+    async def __call__(self, step: str, told: Mapping[str, Any]) -> None:
+        if step == "connection.connect_tcp.complete":
+            self._connection = told["return_value"]
+        elif step == "connection.start_tls.complete":
+            self._connection = None
+        elif step == "connection.start_tls.failed" and self._connection is not None:
+            with trio.CancelScope(shield=True):
+                await self._connection.aclose()
+
+
 @attrs.frozen
 class Dialer:
     """How this host dials others: who it says it is, and what it waits for."""
@@ -92,6 +113,9 @@ class Dialer:
             read=read_timeout_s,
             pool=None,
         )
+        extensions: dict[str, Any] = {"timeout": timeout.as_dict()}
+        if self.ssl_context is not None:
+            extensions["trace"] = HalfDialed()
         return httpx.Request(
             "POST",
             f"{scheme}://{address}{path}",
@@ -101,7 +125,7 @@ class Dialer:
                 "transfer-encoding": "chunked",
             },
             stream=body,
-            extensions={"timeout": timeout.as_dict()},
+            extensions=extensions,
         )
 
     def _socket_options(self) -> list[tuple[int, int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import ssl
 from pathlib import Path
@@ -209,6 +210,25 @@ async def test_silence_is_given_up_and_does_not_hold_up_closing(tmp_path: Path, 
             began = trio.current_time()
         assert trio.current_time() - began < patient.close_timeout_s / 2
         await stream.aclose()
+
+
+async def test_a_handshake_that_is_cancelled_leaves_no_connection(tmp_path: Path, ours: trustme.CA) -> None:
+    """Nor one for the garbage collector: the other side sees it end at once."""
+    (silent,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    tls = load_tls(make_files(tmp_path, ours))
+    gc.disable()
+    try:
+        async with silent, serve(hello(1), Recorder(), tls=tls) as transport:
+            transport.connect(f"127.0.0.1:{silent.socket.getsockname()[1]}")
+            accepted = [await silent.accept() for _ in range(2)]  # a lane each
+            for stream in accepted:
+                assert await stream.receive_some(1 << 16), "the first words of a handshake"
+        for stream in accepted:
+            with trio.fail_after(5):
+                assert await stream.receive_some(1) == b""
+            await stream.aclose()
+    finally:
+        gc.enable()
 
 
 @pytest.mark.slow
