@@ -1,8 +1,8 @@
 """Does one busy group make the others wait?
 
-    python bench/bench_fairness.py [--groups 48] [--hot 1024] [--seconds 5] [--runs 3] [--record]
+    python bench/bench_fairness.py [--groups 1000] [--pause 1] [--hot 1024] [--seconds 5] [--record]
 
-Every group but the first is quiet: it gets a write, waits until that is done, and then 50 ms
+Every group but the first is quiet: it gets a write, waits until that is done, and then a second
 until the next. Measured is how long those take, first alone, then while the first group has as
 many writes outstanding as it can be given. All of them share the passes, links, logs and
 processors of three hosts; the question is what of that they feel.
@@ -36,14 +36,14 @@ async def window(cluster: Hosts, seconds: float) -> tuple[list[int], float]:
     return sorted(each for answer in answers for each in answer["quiet_us"]), hot
 
 
-async def once(groups: int, outstanding: int, seconds: float) -> Figures:
+async def once(groups: int, pause_s: float, outstanding: int, seconds: float) -> Figures:
     async with hosts("bench.fairness_host") as cluster:
         await cluster.start()
         await cluster.create(groups)
         await cluster.wait_all_led(groups)
         await cluster.balance()
-        await cluster.ask({"do": "quiet"})
-        await trio.sleep(1)
+        await cluster.ask({"do": "quiet", "pause_s": pause_s})
+        await trio.sleep(1 + pause_s)
         alone, _ = await window(cluster, seconds)
         await cluster.ask({"do": "hot", "outstanding": outstanding})
         await trio.sleep(1)
@@ -64,12 +64,12 @@ def latencies(name: str, ascending: Sequence[float]) -> Figures:
     }
 
 
-def run(groups: int, outstanding: int, seconds: float) -> Figures:
+def run(groups: int, pause_s: float, outstanding: int, seconds: float) -> Figures:
     """Raises: RunFailed."""
 
     async def bounded() -> Figures:
         with trio.fail_after(PATIENCE_S + 2 * seconds):
-            return await once(groups, outstanding, seconds)
+            return await once(groups, pause_s, outstanding, seconds)
 
     try:
         return trio.run(bounded)
@@ -79,11 +79,14 @@ def run(groups: int, outstanding: int, seconds: float) -> Figures:
 
 def main() -> None:
     parser = arguments(__doc__, seconds=5)
-    parser.add_argument("--groups", type=int, default=48, help="the busy one counted; default: 48")
+    parser.add_argument("--groups", type=int, default=1000, help="the busy one counted; default: 1000")
+    parser.add_argument(
+        "--pause", type=float, default=1.0, help="seconds between two writes to a quiet group; default: 1"
+    )
     parser.add_argument("--hot", type=int, default=1024, help="writes outstanding there; default: 1024")
     options = parser.parse_args()
-    row = {"groups": options.groups, "hot": options.hot}
-    once = partial(run, options.groups, options.hot, options.seconds)
+    row = {"groups": options.groups, "pause_s": options.pause, "hot": options.hot}
+    once = partial(run, options.groups, options.pause, options.hot, options.seconds)
     Bench("fairness", options).measure([(row, once)], warmup=False)
 
 

@@ -12,7 +12,6 @@ from multiraft.group import Group
 
 HOT = 1
 """The id of the busy group."""
-PAUSE_S = 0.05
 PAYLOAD = bytes(16)
 
 
@@ -25,18 +24,21 @@ class FairWorker(Worker):
         self._hot: Load | None = None
         self._hot_before = 0
 
-    async def quiet(self, _: dict[str, Any]) -> dict[str, Any]:
-        for group in self.led():
-            if group.id != HOT:
-                self._nursery.start_soon(self._one_quiet, group)
+    async def quiet(self, request: dict[str, Any]) -> dict[str, Any]:
+        groups = [group for group in self.led() if group.id != HOT]
+        for number, group in enumerate(groups):
+            # Not all at the same moment, or they would wait for each other.
+            delay_s = request["pause_s"] * number / len(groups)
+            self._nursery.start_soon(self._one_quiet, group, request["pause_s"], delay_s)
         return {}
 
-    async def _one_quiet(self, group: Group) -> None:
+    async def _one_quiet(self, group: Group, pause_s: float, delay_s: float) -> None:
+        await trio.sleep(delay_s)
         while True:
             started = perf_counter()
             await group.propose(PAYLOAD)
             self._quiet_us.append((perf_counter() - started) * 1e6)
-            await trio.sleep(PAUSE_S)
+            await trio.sleep(pause_s)
 
     async def hot(self, request: dict[str, Any]) -> dict[str, Any]:
         own = [group for group in self.led() if group.id == HOT]

@@ -27,6 +27,7 @@ QUESTIONS = (
     "throughput",
     "idle",
     "startup",
+    "many",
     "fairness",
     "peers",
 )
@@ -40,8 +41,13 @@ QUICK = {
     "idle": ("--seconds", "5"),
     "startup": ("--runs", "1"),
     "fairness": ("--runs", "1", "--seconds", "3"),
+    "many": ("--seconds", "5"),
     "peers": ("--runs", "1", "--seconds", "3"),
 }
+
+
+GROUPS = {"idle": (10, 100, 1_000, 10_000), "startup": (1_000, 10_000), "many": (1_000, 10_000, 100_000)}
+"""Rows, as far as `--groups-max` lets them."""
 
 
 def command(question: str, quick: bool, groups_max: int) -> list[str]:
@@ -50,8 +56,8 @@ def command(question: str, quick: bool, groups_max: int) -> list[str]:
         made += QUICK.get(question, ())
     if question == "throughput":
         made += ["--groups-max", str(groups_max)]
-    if question == "idle":
-        made += ["--groups", *(str(each) for each in (10, 100, 1000, 10000) if each <= groups_max)]
+    if question in GROUPS:
+        made += ["--groups", *(str(each) for each in GROUPS[question] if each <= groups_max)]
     return made
 
 

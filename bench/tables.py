@@ -122,6 +122,24 @@ def startup(lines: Sequence[Line]) -> str:
     return table([*head, "one of three killed, all led again"], rows)
 
 
+def many(lines: Sequence[Line]) -> str:
+    rows = [
+        [
+            f"{line['row']['groups']:,}",
+            cell(line, "create_led_s", " s"),
+            cell(line, "writes_s", " s"),
+            f"{cell(line, 'p50_ms')} / {cell(line, 'p99_ms')} ms",
+            cell(line, "applied_s", " s"),
+            cell(line, "idle_cpu_percent", " %"),
+            cell(line, "rss_mib", " MiB"),
+            cell(line, "rss_kib_per_group", " KiB"),
+        ]
+        for line in lines
+    ]
+    head = ["groups", "made and all led", "one write to each", "p50 / p99", "applied everywhere after"]
+    return table([*head, "CPU of a host, idle again", "memory", "of that, a group"], rows)
+
+
 def fairness(lines: Sequence[Line]) -> str:
     rows = [
         [
@@ -188,6 +206,7 @@ TABLES: dict[str, Callable[[Sequence[Line]], str]] = {
     "throughput": throughput,
     "idle": idle,
     "startup": startup,
+    "many": many,
     "fairness": fairness,
     "wakeup": wakeup,
     "work": work,
