@@ -1,0 +1,142 @@
+"""How long do hosts with large logs need to come back, and do their passes stay short?
+
+    python bench/bench_restart.py [--groups 10000] [--mib 1024] [--payload 1024] [--runs 1] [--record]
+
+Three host processes on loopback, every group on all of them, default settings. The groups are made and
+filled until the log of each host holds `--mib` of writes of `--payload` bytes, each an append of its
+own; nothing of it may be dropped, as no group comes near to its next automatic snapshot. The state
+machines keep nothing on disk, so each gets its whole log again after a restart. Then
+
+closed   all hosts are closed orderly and started again
+killed   all hosts are killed (SIGKILL) and started again
+lost     one of three is killed, and not started again
+
+In seconds, from starting the processes (lost: from the SIGKILL):
+
+read      until the last host has read its log; groups: until it has opened its groups and listens
+first     until some group is led
+led       until every group is led
+applied   until every group has also applied all of its log on every host
+
+and of the passes of all hosts in that time: the longest in ms, and how many took above 20 ms. The logs are
+in the system's page cache, as after a restart of the processes, not of the machine.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import trio
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from bench.hosts import MEMBERS, Hosts, hosts
+from bench.measure import Bench, Figures, RunFailed, arguments
+from multiraft.errors import MultiraftError
+
+PATIENCE_S = 900.0
+LOOK_S = 0.1
+"""Between two looks at how far the hosts are; each costs them a few ms at ten thousand groups."""
+ENTRY_BYTES = 80
+"""What an entry's record takes in the log beside its payload, about."""
+
+
+async def passes(cluster: Hosts, name: str) -> Figures:
+    """Of all passes since the processes were started."""
+    answers = await cluster.ask({"do": "passes"})
+    return {
+        f"{name}_pass_ms_max": max(answer["max_ms"] for answer in answers),
+        f"{name}_passes_above_20_ms": sum(answer["above_20_ms"] for answer in answers),
+        f"{name}_passes": sum(answer["passes"] for answer in answers),
+    }
+
+
+async def come_back(cluster: Hosts, groups: int, name: str, started: float) -> Figures:
+    """Look on until everything is led, and then until everything is applied."""
+    figures: dict[str, float] = {}
+    while True:
+        answers = await cluster.ask({"do": "progress"})
+        took = time.perf_counter() - started
+        led = sum(answer["led"] for answer in answers)
+        if led:
+            figures.setdefault(f"{name}_first_s", took)
+        if led >= groups:
+            figures.setdefault(f"{name}_led_s", took)
+            if not any(answer["unapplied"] for answer in answers):
+                figures[f"{name}_applied_s"] = took
+                return {**figures, **await passes(cluster, name)}
+        await trio.sleep(LOOK_S)
+
+
+async def restart(cluster: Hosts, groups: int, name: str) -> Figures:
+    started = time.perf_counter()
+    await cluster.start()
+    opened = await cluster.ask({"do": "opened"})
+    return {
+        f"{name}_read_s": max(answer["read_s"] for answer in opened),
+        f"{name}_groups_s": max(answer["groups_s"] for answer in opened),
+        f"{name}_open_s": time.perf_counter() - started,
+        **await come_back(cluster, groups, name, started),
+    }
+
+
+async def fill(cluster: Hosts, groups: int, mib: int, payload: int) -> Figures:
+    """Make the groups and write to all of them."""
+    await cluster.start()
+    started = time.perf_counter()
+    await cluster.create(groups)
+    made = await come_back(cluster, groups, "create", started)
+    await cluster.balance()
+    entries = -(-(mib << 20) // (groups * (payload + ENTRY_BYTES)))
+    started = time.perf_counter()
+    answers = await cluster.ask({"do": "fill", "entries": entries, "payload": payload})
+    return {
+        **made,
+        "fill_s": time.perf_counter() - started,
+        "log_mib": min(answer["live_bytes"] for answer in answers) / 2**20,
+        "entries": entries * groups,
+    }
+
+
+async def once(groups: int, mib: int, payload: int) -> Figures:
+    async with hosts("bench.restart_host") as cluster:
+        figures = await fill(cluster, groups, mib, payload)
+        await cluster.stop()
+        figures |= await restart(cluster, groups, "closed")
+        await cluster.kill(MEMBERS)
+        figures |= await restart(cluster, groups, "killed")
+        await cluster.balance()
+        started = time.perf_counter()
+        await cluster.kill(1)
+        return {**figures, **await come_back(cluster, groups, "lost", started)}
+
+
+def run(groups: int, mib: int, payload: int) -> Figures:
+    """Raises: RunFailed, when it takes unreasonably long or a host fails."""
+
+    async def bounded() -> Figures:
+        with trio.fail_after(PATIENCE_S):
+            return await once(groups, mib, payload)
+
+    try:
+        return trio.run(bounded)
+    except trio.TooSlowError:
+        raise RunFailed(f"given up after {PATIENCE_S:.0f} s") from None
+    except MultiraftError as error:
+        raise RunFailed(str(error)) from None
+
+
+def main() -> None:
+    parser = arguments(__doc__, runs=1)
+    parser.add_argument("--groups", type=int, default=10_000, help="default: 10,000")
+    parser.add_argument("--mib", type=int, default=1024, help="in the log of each host; default: 1,024")
+    parser.add_argument("--payload", type=int, default=1024, help="bytes of a write; default: 1,024")
+    options = parser.parse_args()
+    row = {"groups": options.groups, "mib": options.mib, "payload": options.payload}
+    Bench("restart", options).measure([(row, partial(run, **row))], warmup=False)
+
+
+if __name__ == "__main__":
+    main()
