@@ -2,12 +2,12 @@
 
     python bench/bench_restart.py [--groups 10000] [--mib 1024] [--payload 1024] [--runs 1] [--record]
 
-Three host processes on loopback, every group on all of them, default settings. The groups are made and
-filled until the log of each host holds `--mib` of writes of `--payload` bytes, each an append of its
-own; nothing of it may be dropped, as no group comes near to its next automatic snapshot. The state
-machines keep nothing on disk, so each gets its whole log again after a restart. Then
+Three host processes on loopback, every group on all of them, default settings. Their logs are made
+beforehand (make_log.py): each holds `--mib` of writes of `--payload` bytes, each an append of its own.
+Nothing of it may be dropped, as no group comes near to its next automatic snapshot. The state machines
+keep nothing on disk, so each gets its whole log again after a restart. Then
 
-closed   all hosts are closed orderly and started again
+closed   all hosts are started, on logs as of hosts that were closed orderly
 killed   all hosts are killed (SIGKILL) and started again
 lost     one of three is killed, and not started again
 
@@ -24,6 +24,7 @@ in the system's page cache, as after a restart of the processes, not of the mach
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from functools import partial
@@ -83,27 +84,34 @@ async def restart(cluster: Hosts, groups: int, name: str) -> Figures:
 
 
 async def fill(cluster: Hosts, groups: int, mib: int, payload: int) -> Figures:
-    """Make the groups and write to all of them."""
+    """Have the hosts' folders, and in them the logs that they would have. None of them runs then."""
     await cluster.start()
-    started = time.perf_counter()
-    await cluster.create(groups)
-    made = await come_back(cluster, groups, "create", started)
-    await cluster.balance()
+    await cluster.stop()
+    folders = [f"{cluster.folder}/host{number}" for number in range(1, MEMBERS + 1)]
+    hosts = [
+        (number, cluster.addresses[number - 1], json.loads(Path(folder, "host.json").read_text())["host_id"])
+        for number, folder in enumerate(folders, 1)
+    ]
     entries = -(-(mib << 20) // (groups * (payload + ENTRY_BYTES)))
-    started = time.perf_counter()
-    answers = await cluster.ask({"do": "fill", "entries": entries, "payload": payload})
-    return {
-        **made,
-        "fill_s": time.perf_counter() - started,
-        "log_mib": min(answer["live_bytes"] for answer in answers) / 2**20,
-        "entries": entries * groups,
-    }
+    live: list[int] = []
+
+    async def make(number: int, folder: str) -> None:
+        wanted = {"folder": folder, "member": number, "hosts": hosts}
+        wanted |= {"groups": groups, "entries": entries, "payload": payload}
+        made = await trio.run_process(
+            [sys.executable, "-m", "bench.make_log", json.dumps(wanted)], capture_stdout=True
+        )
+        live.append(int(made.stdout))
+
+    async with trio.open_nursery() as nursery:
+        for number, folder in enumerate(folders, 1):
+            nursery.start_soon(make, number, folder)
+    return {"log_mib": min(live) / 2**20, "entries": groups * entries}
 
 
 async def once(groups: int, mib: int, payload: int) -> Figures:
     async with hosts("bench.restart_host") as cluster:
-        figures = await fill(cluster, groups, mib, payload)
-        await cluster.stop()
+        figures = dict(await fill(cluster, groups, mib, payload))
         figures |= await restart(cluster, groups, "closed")
         await cluster.kill(MEMBERS)
         figures |= await restart(cluster, groups, "killed")

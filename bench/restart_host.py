@@ -1,18 +1,13 @@
-"""One of the three hosts of bench_restart.py: it fills its log, and says how far it has come back."""
+"""One of the three hosts of bench_restart.py: it says how far it has come back."""
 
 from __future__ import annotations
 
-import itertools
 from time import perf_counter
 from typing import Any
-
-import trio
 
 from multiraft.cli.bench_host import Counter, Worker, main
 from multiraft.interfaces import StateMachine
 from multiraft.types import GroupId
-
-FILLING_AT_ONCE = 1024
 
 
 class Phases:
@@ -32,7 +27,7 @@ PHASES = Phases()
 
 
 class RestartWorker(Worker):
-    """A benchmark's host that can be filled, and asked cheaply how its groups do."""
+    """A benchmark's host that can be asked cheaply how its groups do."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -42,21 +37,6 @@ class RestartWorker(Worker):
         """How long reading the log took, and making the groups after that."""
         read = self._opened if PHASES.log_read is None else PHASES.log_read
         return {"read_s": read - PHASES.began, "groups_s": self._opened - read}
-
-    async def fill(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Write `entries` proposals to each group that is led here, each an append of its own."""
-        led = self.led()
-        data = bytes(request["payload"])
-        turn = itertools.chain.from_iterable(itertools.repeat(led, request["entries"]))
-
-        async def write() -> None:
-            for group in turn:
-                await group.propose(data)
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(min(len(led), FILLING_AT_ONCE)):
-                nursery.start_soon(write)
-        return {"live_bytes": self._host.statistics().log.live_bytes}
 
     async def progress(self, _: dict[str, Any]) -> dict[str, Any]:
         """Groups led here, and groups whose log is not applied to its end. Cheap: it is asked often."""
