@@ -6,8 +6,8 @@ be busy with it for as long as it takes: votes come too late, and thousands of e
 again and again. So the log of a group that was found with entries to apply is *held* (raft/log.py): what is
 committed of it waits here, and is taken in pieces.
 
-Order and bounds. At the end of each pass, what is left of its time, but at least one piece: so it never
-starves, whatever the load. A piece is what `RaftLog.take_committed` hands out at once: up to
+Order and bounds. At the end of each pass, what is left of its time, but at least one piece: so
+it never starves, whatever the load. A piece is what `RaftLog.take_committed` hands out at once: up to
 `READ_RUNS_MAX` runs (storage/group.py) and `max_apply_bytes` of one group; the next one follows when it is
 applied, after those of all others. Groups in which a proposal or a read waits go first. While groups
 of this host wait for a leader, and as long as one of them gets one now and then, elections go first:
@@ -28,7 +28,7 @@ from multiraft.interfaces import Clock
 from multiraft.messages import Run
 from multiraft.raft.steady import take_committed
 
-HOPE_TIMEOUTS: Final = 2
+HOPE_TIMEOUTS: Final = 10
 """Election timeouts without a group that got a leader, after which the elections have no precedence."""
 
 

@@ -92,12 +92,15 @@ from multiraft.rest import Rest
 from multiraft.snapshots import Snapshots
 from multiraft.staging import Staging
 from multiraft.statistics import PassHistogram, SchedulerStatistics
-from multiraft.ticker import Ticker
-from multiraft.types import GroupId, Index
+from multiraft.ticker import Ticker, owed_ticks_max
+from multiraft.types import GroupId, Index, ReadMode
 from multiraft.writes import Held, Stored, Writes
 
 WRITES_IN_FLIGHT_MAX = 2
 """Batches at the log before proposals wait: one being synced, one filling up behind it."""
+
+BACKLOG_MESSAGES = 1024
+"""Messages and rows waiting for a pass above which a host is behind: some 50 ms of work."""
 
 PASS_BYTES_MAX = 64 << 20
 """Payload for the log after which a pass leaves other groups to the next one."""
@@ -126,7 +129,8 @@ class Scheduler:
         self._dirty: list[Group] = []
         self._awake = False
         """Woken since the last pass, so that waking again costs nothing."""
-        self._ticker = Ticker(self._clock.now(), config.tick_interval_s, 4 * config.election_ticks)
+        owed_max = owed_ticks_max(config.election_ticks, leases=config.read_mode is ReadMode.LEASE)
+        self._ticker = Ticker(self._clock.now(), config.tick_interval_s, owed_max)
         self._tick_after: tuple[int, int] | None = None
         """A tick is due; it is counted when what had arrived till then is handled."""
         self._ticking = False
@@ -253,6 +257,7 @@ class Scheduler:
             mark_dirty=self.mark_dirty,
             wake=self._rest.wake,
             receive=self.receive,
+            is_behind=self._is_behind,
         )
         self.catalog = Catalog(
             config,
@@ -386,6 +391,11 @@ class Scheduler:
             if not group.awake:
                 self._rest.wake(group)
             self.wake()
+
+    def _is_behind(self) -> bool:
+        """Whether more has arrived, or more ticks are due, than the passes keep up with."""
+        late = self._clock.now() - self._ticker.next_at
+        return self._inbox.weight > BACKLOG_MESSAGES or late > self.config.tick_interval_s
 
     def wake(self) -> None:
         if not self._awake:
