@@ -33,15 +33,19 @@ HOPE_TIMEOUTS: Final = 10
 
 
 class CatchUp:
-    """The groups of a host whose machines were behind their logs when it started."""
+    """The groups of a host whose machines were behind their logs when it started.
+
+    Attributes:
+        awaited, others: Those with something to take now, in order; in the first of them somebody waits.
+    """
 
     def __init__(self, election_ticks: int, clock: Clock, add: Callable[[Group, list[Run]], None]) -> None:
         """`add` queues committed runs to be applied."""
         self._clock = clock
         self._add = add
         self._hope_ticks = HOPE_TIMEOUTS * election_ticks
-        self._awaited: dict[Group, None] = {}
-        self._others: dict[Group, None] = {}
+        self.awaited: dict[Group, None] = {}
+        self.others: dict[Group, None] = {}
         self._leaderless: set[Group] = set()
         """Of the groups that are held: those that had no leader yet."""
         self._hope = 0
@@ -64,10 +68,10 @@ class CatchUp:
             self._let_go(group)
             return
         if group.proposals or group.reads:
-            self._others.pop(group, None)
-            self._awaited[group] = None
-        elif group not in self._awaited:
-            self._others[group] = None
+            self.others.pop(group, None)
+            self.awaited[group] = None
+        elif group not in self.awaited:
+            self.others[group] = None
 
     def leader_changed(self, group: Group) -> None:
         """The group's leader is another."""
@@ -85,11 +89,11 @@ class CatchUp:
     @property
     def busy(self) -> bool:
         """Whether another pass is to follow at once."""
-        return bool(self._awaited or (self._others and not self._leaderless))
+        return bool(self.awaited or (self.others and not self._leaderless))
 
     def take(self, deadline: float) -> None:
         """Queue pieces to be applied until `deadline`, and at least one."""
-        awaited, others = self._awaited, self._others
+        awaited, others = self.awaited, self.others
         while awaited or others:
             first = bool(awaited)
             queue = awaited if first else others

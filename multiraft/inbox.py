@@ -36,7 +36,7 @@ MESSAGES_MAX: Final = 65536
 PIECE_MESSAGES: Final = 32
 """Messages in a piece: each takes a host some 20 to 50 µs."""
 
-PIECE_ROWS: Final = 256
+PIECE_ROWS: Final = 512
 """Rows in a piece: each takes a host 3 to 10 µs."""
 
 LIVENESS_FIRST: Final = 4
@@ -57,7 +57,7 @@ class Inbox:
     """The pieces that wait.
 
     Attributes:
-        weight: Messages and rows that wait.
+        weight: Messages and rows that wait; 0 only if there is no piece.
     """
 
     __slots__ = ("_lanes", "_since_bulk", "_taken", "weight")
@@ -69,11 +69,10 @@ class Inbox:
         """Pieces taken from each lane, ever."""
         self._since_bulk = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._lanes[0] or self._lanes[1])
-
     def put(self, peer: Hello, lane: Lane, items: list[Envelope]) -> None:
-        """Queue one frame."""
+        """Queue one frame. One without a message is nothing."""
+        if not items:
+            return
         waiting = self._lanes[lane]
         if len(items) <= PIECE_MESSAGES and (weight := weight_of(items)) <= PIECE_ROWS:
             waiting.append((peer, items, weight))
@@ -85,7 +84,7 @@ class Inbox:
             self.weight += weight
 
     def take(self) -> Piece:
-        """The next piece. Only when there is one."""
+        """The next piece. Only when there is one: `weight` says so."""
         liveness, bulk = self._lanes
         if liveness and (self._since_bulk < LIVENESS_FIRST or not bulk):
             self._since_bulk += 1

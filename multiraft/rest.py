@@ -131,20 +131,17 @@ class Rest:
         count = 0
         while turns or rings:
             if turns:
-                self._take_turn(turns.pop())
+                group = turns.pop()
+                if group.failed is None:
+                    self._tick(group)
+                else:
+                    self._lie_down(group, self.ticks)
             else:
                 self._ring(rings.pop())
             count += 1
             if count % TURNS_MIN == 0 and now() > deadline:
                 break
         return not (turns or rings)
-
-    def _take_turn(self, group: Group) -> None:
-        assert group.awake, "nobody goes to sleep but in its turn"
-        if group.failed is None:
-            self._tick(group)
-        else:
-            self._lie_down(group, self.ticks)
 
     def _ring(self, group: Group) -> None:
         if group.due == self.ticks and group.failed is None:

@@ -308,7 +308,7 @@ class Scheduler:
         The order, and what bounds each part (T is `max_pass_s`; whatever is left stays in line, and comes
         first the next time):
 
-        1. what workers and the log have done, until T; if that is not all, the pass ends there, as
+        1. what workers and the log have done, until 2 T; if that is not all, the pass ends there, as
            nothing may overtake it
         2. what has arrived, in pieces, the lane of liveness and votes first (inbox.py), until T, and
            one piece at least
@@ -318,7 +318,7 @@ class Scheduler:
         5. what machines lack after a restart, in what is left of that, and one piece at least (catchup.py)
         6. what all of this has to say to others, to the log, and to state machines in this thread
 
-        The clock is looked at between pieces, and those are small: 32 messages or groups, 256 rows.
+        The clock is looked at between pieces, and those are small: 32 messages or groups, 512 rows.
         So no part starves another, and no group the others of its part.
         """
         started = self._clock.now()
@@ -326,7 +326,7 @@ class Scheduler:
         calls = self._calls
         while calls:
             calls.popleft()()
-            if self._clock.now() > deadline:
+            if calls and self._clock.now() > deadline + self.config.max_pass_s:
                 break
         if self.failure is not None:
             return False
@@ -357,14 +357,17 @@ class Scheduler:
         now, whole = self._clock.now(), self.config.max_pass_s
         deadline = max(min(now + whole, started + 2 * whole), now + whole / 5)
         self._collect_dirty(deadline)
-        self._catch_up.take(deadline)
+        catch_up = self._catch_up
+        if catch_up.awaited or catch_up.others:
+            catch_up.take(deadline)
         self._finish_pass(started)
         return bool(
             self._dirty
-            or self._inbox
+            or self._inbox.weight
             or self._calls
             or self._ticking
-            or self._catch_up.busy
+            or catch_up.awaited
+            or (catch_up.others and catch_up.busy)
             or self._ticker.next_at <= started
         )
 
@@ -618,7 +621,7 @@ class Scheduler:
 
     def _drain_inbox(self, deadline: float) -> None:
         inbox, groups = self._inbox, self.groups
-        while inbox:
+        while inbox.weight:
             peer, items, _ = inbox.take()
             for group_id, generation, message in items:
                 if type(message) is Appends:

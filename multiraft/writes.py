@@ -22,8 +22,9 @@ Stored = tuple[Group, Term, Index, MemberId]
 """Entries up to an index, appended at a term by `express.py`, and the leader to tell once they are
 on disk."""
 
-PIECE: Final = 64
-"""Groups of a batch that is on disk that are looked after at once."""
+HELD_PIECE: Final = 64
+STORED_PIECE: Final = 256
+"""How much of a batch that is on disk is looked after at once: a millisecond or two of work."""
 
 
 @attrs.define(eq=False)
@@ -96,9 +97,13 @@ class Writes:
             self.under_way -= 1
             # In pieces, as this may be about thousands of groups: between any two a pass may end.
             parts = [
-                partial(self._written, (), stored[at : at + PIECE]) for at in range(0, len(stored), PIECE)
+                partial(self._written, (), stored[at : at + STORED_PIECE])
+                for at in range(0, len(stored), STORED_PIECE)
             ]
-            parts += [partial(self._written, held[at : at + PIECE], ()) for at in range(0, len(held), PIECE)]
+            parts += [
+                partial(self._written, held[at : at + HELD_PIECE], ())
+                for at in range(0, len(held), HELD_PIECE)
+            ]
             self._call_next([*(parts or [partial(self._written, (), ())]), *calls])
 
         self.submit(batch, done)

@@ -40,7 +40,7 @@ def rows(first: int, count: int) -> Appends:
 
 def drained(inbox: Inbox) -> list[list[Envelope]]:
     found = []
-    while inbox:
+    while inbox.weight:
         found.append(inbox.take()[1])
     return found
 
@@ -91,7 +91,7 @@ def test_a_large_frame_is_cut_in_order_into_pieces_that_are_bounded(items: list[
     total = inbox.weight
     weights = []
     found: list[Envelope] = []
-    while inbox:
+    while inbox.weight:
         peer, piece, weight = inbox.take()
         assert peer is PEER
         assert len(piece) <= PIECE_MESSAGES
