@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import attrs
 import trio
 
 from multiraft.budget import GROUP_LIMIT_REASON, HOST_LIMIT_REASON, Budget
@@ -309,8 +310,15 @@ class Group(MembershipCalls):
 
     @property
     def members(self) -> Mapping[MemberId, Member]:
-        """The members by id, as of the last applied configuration."""
-        return MappingProxyType(dict(self.membership.members))
+        """The members by id, as of the last applied configuration.
+
+        This host's own is shown as removed as soon as that is known: it may be told before it can apply
+        its removal, and often never gets to apply it.
+        """
+        members = dict(self.membership.members)
+        if self.removed is not None and self.member_id in members:
+            members[self.member_id] = attrs.evolve(members[self.member_id], role=Role.REMOVED)
+        return MappingProxyType(members)
 
     def status(self) -> GroupStatus:
         """How the group stands on this host."""

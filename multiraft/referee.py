@@ -23,7 +23,8 @@ UNDER_WAY = "another change is under way"
 class Verdict(enum.Enum):
     TAKE = enum.auto()
     WAIT = enum.auto()
-    """A new leader does not yet know which changes of its predecessors are in force."""
+    """A new leader does not yet know which changes of its predecessors are in force; or the last change
+    is done for whoever asked for it, and only this member's own disk is not as far."""
     HAND_OVER = enum.auto()
     """The leader is to lose its vote: leadership is being handed over; whoever has it is to judge."""
 
@@ -36,7 +37,7 @@ def judge(group: Group, payload: bytes, *, may_hand_over: bool) -> Verdict | str
     itself and steps down when it is in force, which is as safe (thesis §4.2.2) but slower.
     """
     raft = group.raft
-    if raft.settling:
+    if raft.settling or raft.concluding:
         return Verdict.WAIT
     try:
         proposed = ConfChange.decode(payload)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from types import MappingProxyType
 
 import attrs
 
@@ -847,7 +848,9 @@ class Scheduler:
         self._post.connect(group)
         group.members_changed(leader)
         if self.events.on and membership.version != version:
-            self.events.emit(MembersChanged(group.id, group.members, membership.version, complete))
+            # Not `group.members`: after a restart a removed member applies again what was before that.
+            members = MappingProxyType(dict(membership.members))
+            self.events.emit(MembersChanged(group.id, members, membership.version, complete))
         self._tell_leader(group)
         self._staging.watch(group)
 

@@ -141,6 +141,11 @@ class Raft(State):
         """On a leader that is not `settling`: a change is under way."""
         return self.pending_conf_index > self.log.applied or self.tracker.config.joint
 
+    @property
+    def concluding(self) -> bool:
+        """On a leader: the last change is committed, so that others may have applied it, but not here."""
+        return self.log.applied < self.pending_conf_index <= self.log.committed
+
     def objection(self, change: ConfChange) -> str | None:
         """On a leader: why `change` would be refused now; None: it would not."""
         return leader.objection(self, change, self.pending_conf_index)

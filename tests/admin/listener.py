@@ -53,15 +53,25 @@ class Listener:
 async def ask(each: Served) -> Listener:
     """Ask for the events; whoever asks closes the listener."""
     assert each.host.http_address is not None
-    host, _, port = each.host.http_address.rpartition(":")
-    stream = await trio.open_tcp_stream(host, int(port))
-    await stream.send_all(b"GET /admin/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    return Listener(stream)
+    return await _ask_at(each.host.http_address)
 
 
 async def listen(each: Served) -> Listener:
     """A stream that has begun."""
-    listener = await ask(each)
+    assert each.host.http_address is not None
+    return await listen_at(each.host.http_address)
+
+
+async def listen_at(address: str) -> Listener:
+    """A stream of the host at `address` that has begun."""
+    listener = await _ask_at(address)
     assert await listener.status() == 200
     assert await listener.next() == {"event": "Listening", "about": {}}
     return listener
+
+
+async def _ask_at(address: str) -> Listener:
+    host, _, port = address.rpartition(":")
+    stream = await trio.open_tcp_stream(host, int(port))
+    await stream.send_all(b"GET /admin/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return Listener(stream)

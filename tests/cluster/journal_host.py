@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from multiraft import Host, Member, MultiraftError, open_host
+from multiraft import Group, Host, HostConfig, Member, MultiraftError, open_host
 from multiraft.cli.bench_host import read_lines
 from multiraft.cli.logs import log_to_stderr
 from multiraft.config import config_from
@@ -24,6 +24,8 @@ from tests.engine.machines import Journal
 
 Reply = Callable[[dict[str, Any]], None]
 Answer = Callable[[Host, dict[str, Any]], Awaitable[object]]
+Machines = Callable[[HostConfig], MachineFactory]
+"""They may keep what they keep in the host's folder."""
 
 
 async def create(host: Host, request: dict[str, Any]) -> int:
@@ -37,6 +39,16 @@ def leaders(host: Host) -> dict[str, str | None]:
     return {str(g.id): g.leader.address if g.leader else None for g in host.groups.values()}
 
 
+async def leadership(group: Group, besides: str | None) -> list[str | None]:
+    """All that `Group.leadership` yields, up to the first leader that is another."""
+    seen: list[str | None] = []
+    async for leader in group.leadership():
+        seen.append(leader.address if leader else None)
+        if seen[-1] not in (None, besides):
+            break
+    return seen
+
+
 async def answer(host: Host, request: dict[str, Any]) -> object:
     do, group_id = request["do"], request.get("group")
     if do == "create":
@@ -44,6 +56,8 @@ async def answer(host: Host, request: dict[str, Any]) -> object:
     if do == "leaders":
         return leaders(host)
     group = host.group(group_id or 0)
+    if do == "leadership":
+        return await leadership(group, request["besides"])
     if do == "propose":
         return (await group.propose(request["data"].encode())) is not None
     if do == "query":
@@ -56,9 +70,7 @@ async def answer(host: Host, request: dict[str, Any]) -> object:
     return [[index, data.decode()] for index, data in machine.entries]
 
 
-async def serve(
-    requests: trio.abc.ReceiveStream, reply: Reply, machines: MachineFactory, answer: Answer
-) -> None:
+async def serve(requests: trio.abc.ReceiveStream, reply: Reply, machines: Machines, answer: Answer) -> None:
     lines = read_lines(requests)
     config = config_from(await anext(lines))
 
@@ -68,14 +80,14 @@ async def serve(
         except MultiraftError as error:
             reply({"id": request["id"], "error": type(error).__name__, "reason": str(error)})
 
-    async with open_host(config, machines) as host, trio.open_nursery() as nursery:
+    async with open_host(config, machines(config)) as host, trio.open_nursery() as nursery:
         reply({"id": 0, "result": host.address})
         async for request in lines:
             nursery.start_soon(one, request)
         nursery.cancel_scope.cancel()
 
 
-def main(machines: MachineFactory = journals, answer: Answer = answer) -> None:
+def main(machines: Machines = lambda _: journals, answer: Answer = answer) -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     log_to_stderr(logging.WARNING)

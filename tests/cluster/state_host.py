@@ -82,4 +82,4 @@ async def answer(host: Host, request: dict[str, Any]) -> object:
 
 
 if __name__ == "__main__":
-    main(lambda _: Blocks(), answer)
+    main(lambda _: lambda _: Blocks(), answer)

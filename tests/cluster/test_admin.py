@@ -6,8 +6,12 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import attrs
+import httpx
 import pytest
 import trio
 
@@ -29,26 +33,85 @@ async def command(*arguments: object) -> int:
     return await trio.to_thread.run_sync(main.run, [str(each) for each in arguments])
 
 
+EXAMPLES = "".join(re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)).splitlines()
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 async def test_the_examples_run_as_they_stand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every `sh` block of the page, line by line."""
-    lines = "".join(re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)).splitlines()
+    """Every `sh` block of the page, line by line; where there is no curl, what it would have sent."""
     (tmp_path / ".curlrc").write_text("fail-with-body\n")
     async with serving(tmp_path) as cluster:
-        for line in lines:
+        for line in EXAMPLES:
             here = _with_addresses(line, cluster)
             if here.startswith("multiraft "):
                 status = await command(*shlex.split(here)[1:])
+            elif shutil.which("curl") is None:
+                status = await _sent_otherwise(here)
             else:
-                assert here.startswith("curl ")
                 status = (
                     await trio.run_process(
                         ["sh", "-c", here], check=False, env={**os.environ, "CURL_HOME": str(tmp_path)}
                     )
                 ).returncode
             assert status == 0, (here, capsys.readouterr())
-    assert len(lines) >= 17
+    assert len(EXAMPLES) >= 17
+
+
+def test_without_curl_the_same_is_sent() -> None:
+    """Every line of curl on the page is understood, and asks for an operation that there is."""
+    requests = [request_of(line) for line in EXAMPLES if line.startswith("curl ")]
+    assert len(requests) >= 8
+    operations = {(each.method, re.sub(r"{\w+}", r"\\d+", each.path)) for each in ALL_ROUTES}
+    for request in requests:
+        path = urlsplit(request.url).path
+        assert any(request.method == method and re.fullmatch(rule, path) for method, rule in operations)
+    assert request_of("curl -s 'http://127.0.0.1:1/a?b=1&c=2'") == Request(
+        "GET", "http://127.0.0.1:1/a?b=1&c=2", {}, None
+    )
+    assert request_of("""curl -s --json '{"to": 2}' http://127.0.0.1:1/a""") == Request(
+        "POST",
+        "http://127.0.0.1:1/a",
+        {"Content-Type": "application/json", "Accept": "application/json"},
+        '{"to": 2}',
+    )
+
+
+@attrs.frozen
+class Request:
+    """What a line of curl sends."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: str | None
+
+
+def request_of(line: str) -> Request:
+    """The options that the page uses, and no other: `--json` is a POST of JSON that wants JSON."""
+    name, *words = shlex.split(line)
+    assert name == "curl"
+    body, headers, urls = None, dict[str, str](), []
+    rest = iter(words)
+    for word in rest:
+        if word == "--json":
+            body = next(rest)
+            headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        elif word != "-s":
+            assert word.startswith("http"), f"what does curl do with {word}? {line}"
+            urls.append(word)
+    (url,) = urls
+    return Request("GET" if body is None else "POST", url, headers, body)
+
+
+async def _sent_otherwise(line: str) -> int:
+    """What curl's exit status would be, with `fail-with-body`."""
+    request = request_of(line)
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        answer = await client.request(
+            request.method, request.url, headers=request.headers, content=request.body
+        )
+    sys.stdout.write(answer.text)
+    return 0 if answer.is_success else 22
 
 
 def _with_addresses(line: str, cluster: Cluster) -> str:

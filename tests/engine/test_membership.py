@@ -344,6 +344,7 @@ async def test_a_dead_member_is_removed_and_told_when_it_is_back(tmp_path: Path)
             with pytest.raises(MemberRemoved):
                 await back.propose(b"x")
             await until(lambda: back.failed is not None)
+            assert roles(back)[3] is Role.REMOVED, "though it never gets the entry that removed it"
 
 
 async def test_members_survive_restarts_from_the_log_and_from_snapshots(tmp_path: Path) -> None:

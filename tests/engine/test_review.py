@@ -10,10 +10,12 @@ import pytest
 from multiraft import intake, scheduler
 from multiraft.errors import GroupFailed, HostClosed, StorageFailed
 from multiraft.group import Group
+from multiraft.membership import Change, Step, Verb
 from multiraft.messages import Beats, HardState, Hello, Lane, Message, MessageType, Run, Snapshot
+from multiraft.proposals import QueuedChange
 from multiraft.storage.memory import MemoryFiles
 from multiraft.storage.store import open_store
-from multiraft.types import ReadMode
+from multiraft.types import ReadMode, Role
 from tests.engine.bench_host import Answer, BenchHost
 from tests.engine.machines import BlockingJournal, Journal
 
@@ -388,3 +390,35 @@ def test_a_group_made_late_is_not_born_timed_out() -> None:
     group = host.create(7, hosts=3)
     host.settle()
     assert group.raft.election_elapsed <= 1
+
+
+def test_a_change_that_is_done_for_others_does_not_stand_in_the_way_of_the_next() -> None:
+    """Followers commit beside the leader's disk, so who asked a follower for a change is told before the
+    leader has applied it, and may ask for the next one."""
+    host = BenchHost()
+    group = host.create(7, hosts=3)
+    lead(host, group)
+    answers = [Answer() for _ in range(3)]
+
+    def ask(number: int) -> None:
+        change = Change((Step(Verb.ADD, 3 + number, f"h{3 + number}:1", Role.LEARNER),)).conf_change()
+        group.proposals.changes.append(QueuedChange(change.encode(), answers[number - 1]))
+        host.scheduler.mark_dirty(group)
+        host.passes()
+
+    ask(1)
+    ask(2)
+    assert str(answers[1].error) == "another change is under way"
+    for member in (2, 3):
+        host.hear(group, member, MessageType.APP_RESP, term=group.raft.term, index=group.raft.last_index)
+    host.passes()
+    assert group.applied < group.raft.committed, "its own disk has not got it yet"
+    ask(3)
+    assert not answers[2].told, "neither taken nor refused"
+    host.settle()
+    host.tick()
+    for member in (2, 3):
+        host.hear(group, member, MessageType.APP_RESP, term=group.raft.term, index=group.raft.last_index)
+    host.settle()
+    assert [answer.error for answer in (answers[0], answers[2])] == [None, None]
+    assert [group.members.get(number) is not None for number in (4, 5, 6)] == [True, False, True]

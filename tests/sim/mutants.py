@@ -534,6 +534,7 @@ def a_change_is_taken_while_another_is_unapplied() -> Iterator[None]:
         replaced(leader, "objection", objection),
         replaced(core.Raft, "changing", False),
         replaced(core.Raft, "settling", False),
+        replaced(core.Raft, "concluding", False),
     ):
         yield
 
