@@ -18,8 +18,9 @@ first     until some group is led
 led       until every group is led
 applied   until every group has also applied all of its log on every host
 
-and of the passes of all hosts in that time: the longest in ms, and how many took above 20 ms. The logs are
-in the system's page cache, as after a restart of the processes, not of the machine.
+and of the passes of all hosts in that time: the longest in ms (since the processes were started, so not of
+"lost"), and how many took above 20 ms. The logs are in the system's page cache, as after a restart of the
+processes, not of the machine.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.hosts import MEMBERS, Hosts, hosts
 from bench.measure import Bench, Figures, RunFailed, arguments
 from multiraft.errors import MultiraftError
+from multiraft.identity import NAME
 
 PATIENCE_S = 900.0
 LOOK_S = 0.1
@@ -44,17 +46,21 @@ ENTRY_BYTES = 80
 """What an entry's record takes in the log beside its payload, about."""
 
 
-async def passes(cluster: Hosts, name: str) -> Figures:
-    """Of all passes since the processes were started."""
+async def passes(cluster: Hosts, name: str, before: Figures | None = None) -> Figures:
+    """Of all passes since the processes were started, or since `before`."""
     answers = await cluster.ask({"do": "passes"})
-    return {
-        f"{name}_pass_ms_max": max(answer["max_ms"] for answer in answers),
-        f"{name}_passes_above_20_ms": sum(answer["above_20_ms"] for answer in answers),
-        f"{name}_passes": sum(answer["passes"] for answer in answers),
+    counted: dict[str, float] = {
+        figure: sum(answer[figure] for answer in answers) for figure in ("passes", "passes_above_20_ms")
     }
+    if before is None:
+        counted["pass_ms_max"] = max(answer["pass_ms_max"] for answer in answers)
+        before = dict.fromkeys(counted, 0)
+    return {f"{name}{figure}": number - before.get(figure, 0) for figure, number in counted.items()}
 
 
-async def come_back(cluster: Hosts, groups: int, name: str, started: float) -> Figures:
+async def come_back(
+    cluster: Hosts, groups: int, name: str, started: float, before: Figures | None = None
+) -> Figures:
     """Look on until everything is led, and then until everything is applied."""
     figures: dict[str, float] = {}
     while True:
@@ -67,7 +73,7 @@ async def come_back(cluster: Hosts, groups: int, name: str, started: float) -> F
             figures.setdefault(f"{name}_led_s", took)
             if not any(answer["unapplied"] for answer in answers):
                 figures[f"{name}_applied_s"] = took
-                return {**figures, **await passes(cluster, name)}
+                return {**figures, **await passes(cluster, f"{name}_", before)}
         await trio.sleep(LOOK_S)
 
 
@@ -88,10 +94,10 @@ async def fill(cluster: Hosts, groups: int, mib: int, payload: int) -> Figures:
     await cluster.start()
     await cluster.stop()
     folders = [f"{cluster.folder}/host{number}" for number in range(1, MEMBERS + 1)]
-    hosts = [
-        (number, cluster.addresses[number - 1], json.loads(Path(folder, "host.json").read_text())["host_id"])
-        for number, folder in enumerate(folders, 1)
-    ]
+    hosts = []
+    for number, folder in enumerate(folders, 1):
+        identity = json.loads(await trio.Path(folder, NAME).read_text())
+        hosts.append((number, cluster.addresses[number - 1], identity["host_id"]))
     entries = -(-(mib << 20) // (groups * (payload + ENTRY_BYTES)))
     live: list[int] = []
 
@@ -118,7 +124,8 @@ async def once(groups: int, mib: int, payload: int) -> Figures:
         await cluster.balance()
         started = time.perf_counter()
         await cluster.kill(1)
-        return {**figures, **await come_back(cluster, groups, "lost", started)}
+        before = await passes(cluster, "")
+        return {**figures, **await come_back(cluster, groups, "lost", started, before)}
 
 
 def run(groups: int, mib: int, payload: int) -> Figures:

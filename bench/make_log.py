@@ -2,8 +2,8 @@
 
 Every group is made with the members given, and gets the election of a leader and then proposals, each a
 run of its own, in turn with the other groups', in batches as passes write them; at last the commit index,
-as a host that is closed writes it. Done to all hosts of a cluster, the log of each is what it would be had all
-that been proposed and the hosts been closed, which takes many times as long.
+as a host that is closed writes it. Done to all hosts of a cluster, the log of each is what it would be had
+all that been proposed and the hosts been closed, which takes many times as long.
 """
 
 from __future__ import annotations

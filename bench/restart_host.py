@@ -51,8 +51,8 @@ class RestartWorker(Worker):
         counted = self._host.statistics().scheduler
         return {
             "passes": counted.passes,
-            "max_ms": counted.pass_ms_max,
-            "above_20_ms": sum(n for bound, n in counted.pass_histogram_ms.items() if bound > 20),
+            "pass_ms_max": counted.pass_ms_max,
+            "passes_above_20_ms": sum(n for bound, n in counted.pass_histogram_ms.items() if bound > 20),
         }
 
 
