@@ -15,7 +15,8 @@ from multiraft.cli.children import Child, ask_all, start_child, stop_all
 from multiraft.cli.scratch import scratch_folder
 
 LOOK_S = 0.01
-"""Between two looks at who leads."""
+LOOK_GROUP_S = 20e-6
+"""Between two looks at who leads, and more for each group: to look costs the hosts time, too."""
 MEMBERS = 3
 
 
@@ -55,7 +56,7 @@ class Hosts:
             answers = await self.ask({"do": "leading"})
             if sum(answer["leading"] for answer in answers) >= groups:
                 return
-            await trio.sleep(LOOK_S)
+            await trio.sleep(LOOK_S + LOOK_GROUP_S * groups)
 
     async def balance(self) -> list[list[int]]:
         """Have all lead as many groups, give or take one; which those are."""

@@ -23,12 +23,14 @@ from tests.cluster.fleet import (
     Refused,
     fleet,
     join,
+    lead,
     leader_first,
     predefined,
     until,
     wait_leader,
     wait_ready,
 )
+from tests.cluster.proxy import open_proxy
 
 pytestmark = pytest.mark.slow
 
@@ -147,6 +149,57 @@ async def test_reads_that_waited_while_their_host_stood_still_are_not_stale(
             assert not stale, f"{victim} was asked when {value!r} was written, and said {told}"
             assert told.total() == WAITING
             assert await reads(victim) == value
+
+
+@pytest.mark.parametrize(
+    "settings", [("read_mode=lease",), ("read_mode=quorum",), ("read_mode=quorum", "check_quorum=false")]
+)
+async def test_a_leader_that_stood_still_and_hears_nobody_tells_nothing_stale(
+    tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    """Nobody tells it of its successor: only the time that it missed can, or the round that a read takes.
+
+    Without check-quorum it believes that it leads, and would answer if it did not ask for that round.
+    """
+    deposed = "check_quorum=false" not in settings
+    async with (
+        fleet(tmp_path, 3, *settings, "leader_wait_s=1", start=False) as hosts,
+        open_proxy(hosts[0].listens_at) as proxy,
+    ):
+        victim, *others = hosts
+        victim.address = proxy.address
+        for host in hosts:
+            host.start()
+        for host in hosts:
+            await host.wait_up()
+        await predefined(hosts)
+        await lead(victim)
+        await put(victim, "first")
+
+        async def had_their_chance() -> bool:
+            """A read that came after them was answered, and so is what became of the leader."""
+            assert await victim.value("x", "stale") == "first"
+            leads = (await victim.group())["role"] == "leader"
+            return not leads if deposed else leads
+
+        async with reading(victim) as reader:
+            proxy.pause()
+            victim.pause()
+            try:
+                await wait_leader(others)
+                await put(others[0], "second")
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(reader.ask_once_each)
+                    victim.go_on()
+                    for _ in range(WAITING):
+                        await until(had_their_chance)
+                    assert "first" not in reader.told
+                    proxy.go_on()
+            finally:
+                victim.go_on()
+        assert set(reader.told) <= {"second", "refused: no_leader"}
+        assert reader.told.total() == WAITING
+        assert await reads(victim) == "second"
 
 
 async def test_a_lease_answers_without_a_majority_and_not_for_long(tmp_path: Path) -> None:
