@@ -219,7 +219,7 @@ def test_compaction_moves_the_first_index_and_nothing_else() -> None:
 class CountedLog(TestLog):
     """One that knows where its configuration changes end."""
 
-    __slots__ = ("changed",)
+    changed: Index = 0
 
     def changed_at(self) -> Index:
         return self.changed
