@@ -140,6 +140,21 @@ def many(lines: Sequence[Line]) -> str:
     return table([*head, "CPU of a host, idle again", "memory", "of that, a group"], rows)
 
 
+def restart(lines: Sequence[Line]) -> str:
+    names = {"closed": "closed and started again", "killed": "killed and started again", "lost": "one lost"}
+    rows = [
+        [
+            f"{line['row']['groups']:,} groups, {line['row']['mib']:,} MiB: {text}",
+            *(cell(line, f"{name}_{figure}") for figure in ("open_s", "led_s", "applied_s", "pass_ms_max")),
+            f"{cell(line, f'{name}_passes_above_20_ms')} of {cell(line, f'{name}_passes')}",
+        ]
+        for line in lines
+        for name, text in names.items()
+    ]
+    head = ["groups and log of each host", "logs read, groups opened", "all led", "all applied"]
+    return table([*head, "longest pass, ms", "passes above 20 ms"], rows)
+
+
 def fairness(lines: Sequence[Line]) -> str:
     rows = [
         [
@@ -207,6 +222,7 @@ TABLES: dict[str, Callable[[Sequence[Line]], str]] = {
     "idle": idle,
     "startup": startup,
     "many": many,
+    "restart": restart,
     "fairness": fairness,
     "wakeup": wakeup,
     "work": work,

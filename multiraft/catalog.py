@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from multiraft.catchup import CatchUp
 from multiraft.config import HostConfig
 from multiraft.elections import Elections
 from multiraft.environment import Environment
@@ -55,6 +56,7 @@ class Catalog:
         apply_executor: Executor,
         submit: Callable[[WriteBatch, Callable[[], None]], None],
         elections: Elections,
+        catch_up: CatchUp,
         *,
         linger: Callable[[Group], None],
     ) -> None:
@@ -69,6 +71,7 @@ class Catalog:
         self._submit = submit
         self._linger = linger
         self._elections = elections
+        self._catch_up = catch_up
         self._changing: set[GroupId] = set()
         """Being made or removed."""
         self._waiters: set[Waiter] = set()
@@ -107,7 +110,9 @@ class Catalog:
                 group.stop(trouble if group.removed is None else group.removed)
             if progress is not None:
                 progress(count, len(logs))
-        self._elections.restarted([group for group in self._groups.values() if group.failed is None])
+        running = [group for group in self._groups.values() if group.failed is None]
+        self._elections.restarted(running)
+        self._catch_up.restarted(running)
 
     def bring_back(self, log: GroupLog, machine: StateMachine, standing: Standing) -> Group:
         """Open a group that is in the log; `machine` stands where `standing` says."""

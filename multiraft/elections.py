@@ -33,6 +33,11 @@ PLACES: Final = 200
 """Groups of one host that stand at once. An election costs the hosts about a millisecond in all,
 so three hosts that use all their places are done within an election timeout even on one core."""
 
+PLACES_BEHIND: Final = PLACES // 10
+"""The same while the host is behind. More groups that stand would be more work, of which it has too much
+already: candidates and leaders alike would run out of time before they see the answers that wait. Not none,
+or a host that is always behind would never lead anything."""
+
 CROWD: Final = PLACES // 40
 """Groups of one host that stand, or wait to, from which on others give way to whose turn it is."""
 
@@ -53,13 +58,16 @@ class Elections:
         mark_dirty: Callable[[Group], None],
         wake: Callable[[Group], None],
         receive: Callable[[Hello, Lane, list[Envelope]], None],
+        is_behind: Callable[[], bool],
     ) -> None:
-        """`receive` takes a frame as if it had just arrived."""
+        """`receive` takes a frame as if it had just arrived. `is_behind`: the host has more to do than it
+        gets done just now."""
         self._election_ticks = election_ticks
         self._random = random
         self._mark_dirty = mark_dirty
         self._wake = wake
         self._receive = receive
+        self._is_behind = is_behind
         self._ticks = 0
         self._standing: dict[Group, int] = {}
         """Who has a place, and the tick at which it got that."""
@@ -123,7 +131,10 @@ class Elections:
 
     def admit(self) -> None:
         """Have groups stand as long as there are places."""
-        while self._waiting and len(self._standing) < PLACES:
+        if not self._waiting:
+            return
+        places = PLACES_BEHIND if self._is_behind() else PLACES
+        while self._waiting and len(self._standing) < places:
             new = bool(self._new)
             group = self._new.popleft() if new else self._draw()
             self._waiting.discard(group)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from multiraft.apply import Applier
+from multiraft.catchup import CatchUp
 from multiraft.group import Group
 from multiraft.messages import APPEND_ACK_FIELDS, AppendRow, Hello, Message, MessageType, Run
 from multiraft.post import Post
@@ -32,6 +33,7 @@ class Express:
         post: Post,
         writes: Writes,
         applier: Applier,
+        catch_up: CatchUp,
         *,
         step: Callable[[Hello, Group, Message], None],
         step_core: Callable[[Group, Message], None],
@@ -44,6 +46,7 @@ class Express:
         self._post = post
         self._writes = writes
         self._applier = applier
+        self._catch_up = catch_up
         self._step = step
         self._step_core = step_core
         self._foreign = foreign
@@ -177,3 +180,5 @@ class Express:
         runs = take_committed(group.raft)
         if runs:
             self._applier.add(group, runs)
+        elif group.replay_to:
+            self._catch_up.want(group)

@@ -119,6 +119,7 @@ class Group(MembershipCalls):
         "raft",
         "reads",
         "removed",
+        "replay_to",
         "restoring",
         "routes",
         "snapshot_file",
@@ -189,6 +190,8 @@ class Group(MembershipCalls):
         self.applied_term: Term = 0
         self.machine_at: Index = raft.applied
         """Entries up to here are in the state machine; written by whoever runs `apply`."""
+        self.replay_to: Index = 0
+        """While its log is held: where that ended when the host started (catchup.py)."""
         # Snapshots.
         self.snapshot_file: SnapshotFile | None = None
         self.snapshot_index: Index = log.snapshot_point.index

@@ -116,10 +116,16 @@ class LogReader(Protocol):
         """
 
     def runs(self, first: Index, last: Index, max_bytes: int) -> list[Run]:
-        """Entries from `first` to `last` as whole runs, as many as weigh at most `max_bytes`.
+        """Entries from `first` to `last` as whole runs: as many as weigh at most `max_bytes`, or fewer.
 
         Where the first run alone is too heavy it is cut; at least one entry is returned.
         Raises: LogCompacted, LogUnavailable.
+        """
+
+    def changed_at(self) -> Index:
+        """An index above which no entry is a configuration change. It may be higher than it has to be.
+
+        Known without reading the log, so that standing for election need not.
         """
 
     def snapshot(self) -> Snapshot:

@@ -25,6 +25,9 @@ from multiraft.types import MemberId, ReadMode
 if TYPE_CHECKING:
     from multiraft.sessions import Follower, Session
 
+TURNS_MIN: Final = 32
+"""Groups that are told of a tick between two looks at the clock."""
+
 PATIENCE_TIMEOUTS: Final = 2
 """Election timeouts for which a leader waits for the word of a member whose host is there."""
 
@@ -52,8 +55,17 @@ class Rest:
         self._awake: dict[Group, None] = {}
         self._due: dict[int, list[Group]] = {}
         """By tick: groups whose election timeout is over then, unless something comes in between."""
+        self._turns: list[Group] = []
+        """Who has not been told of the present tick, last one first."""
+        self._rings: list[Group] = []
+        """Likewise, of those that sleep until this tick."""
         self.ticks = 0
         """Tick intervals since the host was opened."""
+
+    @property
+    def ticking(self) -> bool:
+        """Whether some groups have not been told yet that the present tick interval is over."""
+        return bool(self._turns or self._rings)
 
     @property
     def awake(self) -> int:
@@ -102,19 +114,40 @@ class Rest:
 
     # --- ticks -----------------------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """A tick interval is over for all who are awake; most of them go to sleep."""
+    def begin_tick(self) -> None:
+        """A tick interval is over. `go_on` tells those who are awake: thousands may be."""
+        assert not self.ticking, "one tick after the other"
         self.ticks += 1
-        for group in list(self._awake):
-            if group.failed is None:
-                self._tick(group)
-            else:
-                self._lie_down(group, self.ticks)
-        for group in self._due.pop(self.ticks, ()):
-            if group.due == self.ticks and group.failed is None:
-                self.wake(group)
-                if timer_is_out(group) and self._timed_out(group):
+        self._turns = list(reversed(self._awake))
+        self._rings = self._due.pop(self.ticks, [])[::-1]
+
+    def go_on(self, now: Callable[[], float], deadline: float) -> bool:
+        """Go on with the tick until `deadline`, for `TURNS_MIN` groups at least. True: all were told.
+
+        Most of them go to sleep. Whoever was not told yet goes by the time of the last tick, so that nobody
+        stands too early; who is woken meanwhile is told as it wakes.
+        """
+        turns, rings = self._turns, self._rings
+        count = 0
+        while turns or rings:
+            if turns:
+                group = turns.pop()
+                if group.failed is None:
+                    self._tick(group)
+                else:
                     self._lie_down(group, self.ticks)
+            else:
+                self._ring(rings.pop())
+            count += 1
+            if count % TURNS_MIN == 0 and now() > deadline:
+                break
+        return not (turns or rings)
+
+    def _ring(self, group: Group) -> None:
+        if group.due == self.ticks and group.failed is None:
+            self.wake(group)
+            if timer_is_out(group) and self._timed_out(group):
+                self._lie_down(group, self.ticks)
 
     def _tick(self, group: Group) -> None:
         raft = group.raft

@@ -30,6 +30,7 @@ from multiraft.apply import Applier, Work
 from multiraft.beats import Beater
 from multiraft.budget import Budget
 from multiraft.catalog import Catalog
+from multiraft.catchup import CatchUp
 from multiraft.config import HostConfig
 from multiraft.departures import Departures
 from multiraft.elections import Elections
@@ -46,6 +47,7 @@ from multiraft.events import Events, GroupStopped, HostFailed, LeaderChanged, Me
 from multiraft.express import Express
 from multiraft.forced import Forced
 from multiraft.group import Group
+from multiraft.inbox import MESSAGES_MAX, Inbox
 from multiraft.installer import Installer
 from multiraft.intake import Intake
 from multiraft.joining import Joining
@@ -91,15 +93,15 @@ from multiraft.rest import Rest
 from multiraft.snapshots import Snapshots
 from multiraft.staging import Staging
 from multiraft.statistics import PassHistogram, SchedulerStatistics
-from multiraft.ticker import Ticker
-from multiraft.types import GroupId, Index
+from multiraft.ticker import Ticker, owed_ticks_max
+from multiraft.types import GroupId, Index, ReadMode
 from multiraft.writes import Held, Stored, Writes
 
 WRITES_IN_FLIGHT_MAX = 2
 """Batches at the log before proposals wait: one being synced, one filling up behind it."""
 
-INBOX_MESSAGES_MAX = 65536
-"""Messages, and rows of appends, waiting for a pass; above it streams are not read any further."""
+BACKLOG_MESSAGES = 1024
+"""Messages and rows waiting for a pass above which a host is behind: some 50 ms of work."""
 
 PASS_BYTES_MAX = 64 << 20
 """Payload for the log after which a pass leaves other groups to the next one."""
@@ -123,22 +125,29 @@ class Scheduler:
         self.budget = Budget(config.max_host_uncommitted_bytes)
         self.events = Events()
 
-        self._inbox: deque[tuple[Hello, list[Envelope], int]] = deque()
-        self._inbox_messages = 0
-        self._received_frames = 0
+        self._inbox = Inbox()
         self._calls: deque[Callable[[], None]] = deque()
         self._dirty: list[Group] = []
         self._awake = False
         """Woken since the last pass, so that waking again costs nothing."""
-        self._ticker = Ticker(self._clock.now(), config.tick_interval_s, 4 * config.election_ticks)
-        self._tick_after: int | None = None
-        """A tick is due; it is counted when this many frames of those received are handled."""
+        owed_max = owed_ticks_max(config.election_ticks, leases=config.read_mode is ReadMode.LEASE)
+        self._ticker = Ticker(self._clock.now(), config.tick_interval_s, owed_max)
+        self._tick_after: tuple[int, int] | None = None
+        """A tick is due; it is counted when what had arrived till then is handled."""
+        self._ticking = False
+        """A tick is being counted; not all groups were told yet."""
         self._collecting = False
         self._behind = False
         self._late_reads: list[tuple[Group, Message]] = []
         """Reads of other members that came while ticks were owed."""
 
-        self._writes = Writes(self._store, written=self._written, call_soon=self._call_soon, failed=self.fail)
+        self._writes = Writes(
+            self._store,
+            written=self._written,
+            call_soon=self._call_soon,
+            call_next=self._call_next,
+            failed=self.fail,
+        )
         apply_executor = Recalled(environment.apply_executor, self._call_soon)
         snapshot_executor = Recalled(environment.snapshot_executor, self._call_soon)
         self._post = Post(
@@ -214,6 +223,7 @@ class Scheduler:
             failed=self._group_failed,
             store_failed=self.fail,
         )
+        self._catch_up = CatchUp(config.election_ticks, self._clock, self._applier.add)
         self._snapshots = Snapshots(
             environment.snapshots,
             snapshot_executor,
@@ -248,6 +258,7 @@ class Scheduler:
             mark_dirty=self.mark_dirty,
             wake=self._rest.wake,
             receive=self.receive,
+            is_behind=self._is_behind,
         )
         self.catalog = Catalog(
             config,
@@ -260,6 +271,7 @@ class Scheduler:
             apply_executor,
             self._writes.submit,
             self._elections,
+            self._catch_up,
             linger=self._departures.linger,
         )
         self.recovery = Recovery(
@@ -277,6 +289,7 @@ class Scheduler:
             self._post,
             self._writes,
             self._applier,
+            self._catch_up,
             step=self._step,
             step_core=self._step_core,
             foreign=self._acquaintances.foreign,
@@ -291,36 +304,79 @@ class Scheduler:
     # --- the pass ------------------------------------------------------------------------------
 
     def run_pass(self) -> bool:
-        """Do what there is to do: take in and put out for about `max_pass_s` each. True: there is more."""
+        """Do what there is to do, for about twice `max_pass_s` if there is that much. True: there is more.
+
+        The order, and what bounds each part (T is `max_pass_s`; whatever is left stays in line, and comes
+        first the next time):
+
+        1. what workers and the log have done, until 2 T; if that is not all, the pass ends there, as
+           nothing may overtake it
+        2. what has arrived, in pieces, the lane of liveness and votes first (inbox.py), until T, and
+           one piece at least
+        3. a tick, if one is due and all that had arrived by then is handled: its groups until T, or for two
+           fifths of T if that is longer. The next tick does not begin before all groups had this one
+        4. the groups that are dirty, oldest first, for T, but not beyond 2 T, and a fifth of T at least
+        5. what machines lack after a restart, in what is left of that, and one piece at least (catchup.py)
+        6. what all of this has to say to others, to the log, and to state machines in this thread
+
+        The clock is looked at between pieces, and those are small: 32 messages or groups, 512 rows.
+        So no part starves another, and no group the others of its part.
+        """
         started = self._clock.now()
         deadline = started + self.config.max_pass_s
-        while self._calls:
-            self._calls.popleft()()
+        calls = self._calls
+        while calls:
+            calls.popleft()()
+            if calls and self._clock.now() > deadline + self.config.max_pass_s:
+                break
         if self.failure is not None:
             return False
-        if self._tick_after is None and self._ticker.next_at <= started:
-            self._tick_after = self._received_frames
+        if calls:
+            # Nothing may overtake them: what they report came before anything that waits.
+            self._finish_pass(started)
+            return True
+        if not self._ticking and self._tick_after is None and self._ticker.next_at <= started:
+            self._tick_after = self._inbox.mark()
         self._drain_inbox(deadline)
         # Only after what arrived: a host that was paused must not time out a leader whose
         # messages are already here (LIVENESS of raft, thesis §6.4.1). But not after what came
         # later, or a stream of messages that never ceases would stop the heartbeats.
-        if self._tick_after is not None and self._received_frames - len(self._inbox) >= self._tick_after:
+        if self._tick_after is not None and self._inbox.is_past(self._tick_after):
             self._tick_after = None
             if self._ticker.take(started):
-                self._tick(started)
+                self._rest.begin_tick()
+                self._ticking = True
+        if self._ticking:
+            self._go_on_ticking(deadline)
         # A host that was paused owes ticks. Until raft has had them it may believe in a lease that
         # is over, so nothing is read.
-        self._behind = self._ticker.next_at <= started
+        self._behind = self._ticking or self._ticker.next_at <= started
         if self._late_reads and not self._behind:
             self._step_late_reads()
         # A time of its own: were it what ticking and the inbox left over, a host that is behind
         # would take in more than it finishes, pass after pass, and never get out of that.
-        self._collect_dirty(self._clock.now() + self.config.max_pass_s)
+        now, whole = self._clock.now(), self.config.max_pass_s
+        deadline = max(min(now + whole, started + 2 * whole), now + whole / 5)
+        self._collect_dirty(deadline)
+        catch_up = self._catch_up
+        if catch_up.awaited or catch_up.others:
+            catch_up.take(deadline)
+        self._finish_pass(started)
+        return bool(
+            self._dirty
+            or self._inbox.weight
+            or self._calls
+            or self._ticking
+            or catch_up.awaited
+            or (catch_up.others and catch_up.busy)
+            or self._ticker.next_at <= started
+        )
+
+    def _finish_pass(self, started: float) -> None:
         self._flush()
         self._histogram.add(self._clock.now() - started)
-        # Whatever woke the scheduler during the pass is either done or in what this looks at.
+        # Whatever woke the scheduler during the pass is either done or in what its end looks at.
         self._awake = False
-        return bool(self._dirty or self._inbox or self._calls or self._ticker.next_at <= started)
 
     @property
     def ticks(self) -> int:
@@ -340,6 +396,11 @@ class Scheduler:
                 self._rest.wake(group)
             self.wake()
 
+    def _is_behind(self) -> bool:
+        """Whether more has arrived, or more ticks are due, than the passes keep up with."""
+        late = self._clock.now() - self._ticker.next_at
+        return self._inbox.weight > BACKLOG_MESSAGES or late > self.config.tick_interval_s
+
     def wake(self) -> None:
         if not self._awake:
             self._awake = True
@@ -349,6 +410,10 @@ class Scheduler:
         """Have `call` made at the start of the next pass: never between two of its steps."""
         self._calls.append(call)
         self.wake()
+
+    def _call_next(self, calls: Sequence[Callable[[], None]]) -> None:
+        """From within such a call: have these made in order, before all others that wait."""
+        self._calls.extendleft(reversed(calls))
 
     def _collect_dirty(self, deadline: float) -> None:
         dirty, self._dirty = self._dirty, []
@@ -375,6 +440,8 @@ class Scheduler:
                 self._intake.ask(group)
         if raft.has_ready():
             self._handle(group, raft.ready())
+        if group.replay_to:
+            self._catch_up.want(group)
         if group.bond_term:
             self._liveness.check(group)
 
@@ -431,7 +498,8 @@ class Scheduler:
         # Those whose turn has not come: what they do not keep to any more must be said before any
         # acknowledgement of a beat leaves.
         for group in self._dirty:
-            self._liveness.check(group)
+            if group.bond_term:
+                self._liveness.check(group)
         self._liveness.flush()
         self._post.flush()
         self._writes.flush()
@@ -474,6 +542,7 @@ class Scheduler:
         self._tell_leader(group)
         self._staging.watch(group)
         self._elections.leader_changed(group)
+        self._catch_up.leader_changed(group)
         # Raft dropped the reads of the old leadership; ask the new leader, if there is one.
         group.reads.ask_again(float("inf"))
         if group.raft.leader:
@@ -493,9 +562,16 @@ class Scheduler:
             if self.events.on:
                 self.events.emit(LeaderChanged(group.id, leader, term))
 
+    def _go_on_ticking(self, deadline: float) -> None:
+        """Tell groups that a tick interval is over; when all were told, everybody else."""
+        now = self._clock.now()
+        if self._rest.go_on(self._clock.now, max(deadline, now + 0.4 * self.config.max_pass_s)):
+            self._ticking = False
+            self._tick(now)
+
     def _tick(self, now: float) -> None:
-        self._rest.tick()
         self._elections.tick()
+        self._catch_up.tick()
         self._liveness.tick()
         self._intake.tick(now)
         if self._snapshots.busy:
@@ -527,15 +603,9 @@ class Scheduler:
         self._liveness.peer_down(address, lane)
         self._post.peer_down(address, lane, reason)
 
-    def receive(self, peer: Hello, lane: Lane, items: list[Envelope]) -> None:  # noqa: ARG002
+    def receive(self, peer: Hello, lane: Lane, items: list[Envelope]) -> None:
         """Queue one frame for the next pass."""
-        weight = len(items)
-        for _, _, message in items:
-            if type(message) is Appends:
-                weight += len(message.rows)
-        self._inbox.append((peer, items, weight))
-        self._received_frames += 1
-        self._inbox_messages += weight
+        self._inbox.put(peer, lane, items)
         self.wake()
 
     def peer_up(self, peer: Hello, lane: Lane) -> None:
@@ -548,13 +618,12 @@ class Scheduler:
     @property
     def has_room(self) -> bool:
         """Whether streams may be read on."""
-        return self._inbox_messages < INBOX_MESSAGES_MAX
+        return self._inbox.weight < MESSAGES_MAX
 
     def _drain_inbox(self, deadline: float) -> None:
         inbox, groups = self._inbox, self.groups
-        while inbox:
-            peer, items, weight = inbox.popleft()
-            self._inbox_messages -= weight
+        while inbox.weight:
+            peer, items, _ = inbox.take()
             for group_id, generation, message in items:
                 if type(message) is Appends:
                     self._express.hear_appends(peer, message.rows)
@@ -622,7 +691,7 @@ class Scheduler:
             self._on_time(group)
         if kind is MessageType.PROP:
             self._intake.step_forwarded(group, message)
-        elif kind is MessageType.READ_INDEX and self._ticker.next_at <= self._clock.now():
+        elif kind is MessageType.READ_INDEX and (self._ticking or self._ticker.next_at <= self._clock.now()):
             self._late_reads.append((group, message))  # as with our own: see `run_pass`
         elif kind is not MessageType.SNAP:  # a snapshot arrives as a file, in a request of its own
             raft = group.raft
@@ -852,6 +921,7 @@ class Scheduler:
         """Whether anything that a caller waits for is under way."""
         return (
             self._writes.under_way > 0
+            or bool(self._calls)
             or self._applier.busy
             or self._intake.busy
             or self.catalog.busy
@@ -898,6 +968,6 @@ class Scheduler:
             proposed_runs=self._intake.proposed_runs,
             snapshots_taken=self._snapshots.taken,
             lost_messages=self._post.lost_messages,
-            inbox_messages=self._inbox_messages,
+            inbox_messages=self._inbox.weight,
             uncommitted_bytes=self.budget.used,
         )

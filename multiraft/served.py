@@ -44,6 +44,9 @@ class ServedLog:
         state, conf_state = self._log.initial_state()
         return attrs.evolve(state, commit=max(state.commit, self._commit)), conf_state
 
+    def changed_at(self) -> Index:
+        return self._log.changed_at()
+
     def snapshot(self) -> Snapshot:
         group = self._group
         if group is not None:

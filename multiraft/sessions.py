@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from multiraft.raft.progress import Progress
     from multiraft.routes import Peer
 
-PULSE_ROWS_MAX: Final = 8192
-"""Rows in one pulse: at most about 500 KB."""
+PULSE_ROWS_MAX: Final = 256
+"""Rows in one pulse, which is handled at once: it takes its receiver about a millisecond."""
 
 
 class Follower:

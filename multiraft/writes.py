@@ -6,7 +6,9 @@ back until the batch is on disk, and with it everything of that group before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Final
 
 import attrs
 
@@ -20,6 +22,10 @@ Stored = tuple[Group, Term, Index, MemberId]
 """Entries up to an index, appended at a term by `express.py`, and the leader to tell once they are
 on disk."""
 
+HELD_PIECE: Final = 64
+STORED_PIECE: Final = 256
+"""How much of a batch that is on disk is looked after at once: a millisecond or two of work."""
+
 
 @attrs.define(eq=False)
 class Held:
@@ -31,7 +37,11 @@ class Held:
 
 
 class Writes:
-    """The batch that is being gathered, and those under way."""
+    """The batch that is being gathered, and those under way.
+
+    `call_soon` has something called at the start of the next pass, `call_next` there before anything
+    that waits for that already.
+    """
 
     def __init__(
         self,
@@ -39,11 +49,13 @@ class Writes:
         *,
         written: Callable[[Iterable[Held], Iterable[Stored]], None],
         call_soon: Callable[[Callable[[], None]], None],
+        call_next: Callable[[Sequence[Callable[[], None]]], None],
         failed: Callable[[StorageFailed], None],
     ) -> None:
         self._store = store
         self._written = written
         self._call_soon = call_soon
+        self._call_next = call_next
         self._failed = failed
         self.batch: WriteBatch = store.batch()
         self.held: list[Held] = []
@@ -78,14 +90,21 @@ class Writes:
         calls, self.calls = self.calls, []
         self._last_held = held
         self.under_way += 1
+        if then is not None:
+            calls.append(then)
 
         def done() -> None:
             self.under_way -= 1
-            self._written(held, stored)
-            for call in calls:
-                call()
-            if then is not None:
-                then()
+            # In pieces, as this may be about thousands of groups: between any two a pass may end.
+            parts = [
+                partial(self._written, (), stored[at : at + STORED_PIECE])
+                for at in range(0, len(stored), STORED_PIECE)
+            ]
+            parts += [
+                partial(self._written, held[at : at + HELD_PIECE], ())
+                for at in range(0, len(held), HELD_PIECE)
+            ]
+            self._call_next([*(parts or [partial(self._written, (), ())]), *calls])
 
         self.submit(batch, done)
 

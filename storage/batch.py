@@ -199,6 +199,8 @@ class Batch:
             log = groups.get(group)
             if log is not None:
                 log.relocate(run.first, run.last, run.term, segment, at + offset, length)
+                if run.kind:
+                    log.note_change(run.last)
 
         self.changes.append((group, None, change))
 
@@ -233,6 +235,8 @@ class Batch:
                 group, _, at, length = change
                 log = groups[group]
                 log.place(run.first, run.last, run.term, segment, offset + at, length)
+                if run.kind:
+                    log.note_change(run.last)
                 log.remember(run)
             elif type(change[2]) is HardState:
                 groups[change[0]].set_hard_state(change[2], segment)

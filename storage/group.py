@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 _NOTHING: Final = HardState()
 
+READ_RUNS_MAX: Final = 256
+"""Runs that are returned at once: read back from disk they cost some 10 µs each, whatever their weight."""
+
 
 class StoredGroup:
     """`GroupLog` of one group."""
@@ -52,6 +55,7 @@ class StoredGroup:
     __slots__ = (
         "_base",
         "_base_term",
+        "_changed_at",
         "_damage",
         "_hard",
         "_hard_at",
@@ -75,6 +79,7 @@ class StoredGroup:
         self._base = 0
         """Compaction point: entries up to here are gone. At most the snapshot point's index."""
         self._base_term = 0
+        self._changed_at = 0
         self._rows: array[int] | None = None
         self._tail: CachedTail | None = None
         # The segments that hold the newest record of each part. None: not seen yet (recovery).
@@ -141,6 +146,8 @@ class StoredGroup:
             # Asked before the run is fetched, so that what does not fit is not read from disk.
             if found and rows[number * STRIDE + LENGTH] - ENTRIES_HEAD_BYTES > room:
                 return found
+            if len(found) >= READ_RUNS_MAX:
+                return found
             run = self._run(rows, number)
             until = min(last, rows[number * STRIDE + LAST])
             if run.first < first or run.last > until:
@@ -164,7 +171,15 @@ class StoredGroup:
         at = number * STRIDE
         return self._shelf.load(self.group, rows[at + PLACE], rows[at + LENGTH])
 
+    def changed_at(self) -> int:
+        """The highest index at which a configuration change was ever placed: one may be gone by now."""
+        return self._changed_at
+
     # --- what the log does to it ------------------------------------------------------------
+
+    def note_change(self, index: int) -> None:
+        """A run of configuration changes was placed or relocated, with its last one at `index`."""
+        self._changed_at = max(self._changed_at, index)
 
     def place(self, first: int, last: int, term: int, segment: Segment, offset: int, length: int) -> None:
         """A run was written: it replaces everything from `first` on."""

@@ -94,7 +94,8 @@ class Replay:
         self.records += batch.header.records
 
     def _runs(self, batch: Batch, segment: Segment, base: int, at: int, left: int) -> tuple[int, int]:
-        """Replay records from byte `at` on while each is one more run at the end of its group's log.
+        """Replay records from byte `at` on while each is one more run of proposals at the end of its
+        group's log.
 
         A log is made of little else, and starting takes as long as this does, so it does what
         `StoredGroup.place` would, with as few calls as may be. Returns where that ends, and how
@@ -105,9 +106,9 @@ class Replay:
         place = (segment.sequence << OFFSET_BITS) + base
         live = 0
         while left and at + ENTRIES_HEAD_BYTES <= end:
-            kind, _, _, body, group, first, term, _, _, count, _ = unpack(data, at)
+            kind, change, _, body, group, first, term, _, _, count, _ = unpack(data, at)
             length = RECORD_HEAD_BYTES + body
-            if kind != ENTRIES or not count or length < ENTRIES_HEAD_BYTES or at + length > end:
+            if kind != ENTRIES or change or not count or length < ENTRIES_HEAD_BYTES or at + length > end:
                 break
             rows = groups[group].rows if group in groups else None
             if not rows or rows[-4] >= first:
@@ -142,11 +143,13 @@ class Replay:
         if log is None:
             log = self._groups[group] = StoredGroup(group, self._shelf)
         if kind in (ENTRIES, RELOCATED):
-            _, _, _, _, _, first, term, _, _, count, _ = ENTRIES_HEAD.unpack_from(data, at)
+            _, change, _, _, _, first, term, _, _, count, _ = ENTRIES_HEAD.unpack_from(data, at)
             if not count or after - at < ENTRIES_HEAD_BYTES:
                 raise ValueError("no entries")
             step = log.place if kind == ENTRIES else log.relocate
             step(first, first + count - 1, term, segment, offset, after - at)
+            if change:
+                log.note_change(first + count - 1)
         elif kind == HARD_STATE:
             if after - at != HARD_STATE_BYTES:
                 raise ValueError("a hard state of another length")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multiraft.ticker import Ticker
+from multiraft.ticker import Ticker, owed_ticks_max
 
 
 def test_no_tick_before_its_time() -> None:
@@ -28,3 +28,10 @@ def test_a_long_pause_owes_no_more_than_what_ends_every_timeout() -> None:
         taken += 1
     assert 40 <= taken <= 42
     assert 36_000.0 < ticker.next_at <= 36_001.0
+
+
+def test_what_was_missed_counts_in_full_only_where_leases_need_it() -> None:
+    """Else less than an election timeout of it: a leader that was held up has not lost its followers."""
+    assert owed_ticks_max(10, leases=True) >= 2 * 10
+    assert 1 <= owed_ticks_max(10, leases=False) < 10
+    assert owed_ticks_max(2, leases=False) == 1

@@ -26,7 +26,7 @@ from multiraft.config import HostConfig, config_from
 from multiraft.engine import Host, open_host
 from multiraft.errors import MultiraftError, NoLeader, OutcomeUnknown, ProposalDropped
 from multiraft.group import Group
-from multiraft.interfaces import StateMachine
+from multiraft.interfaces import MachineFactory, StateMachine
 from multiraft.types import Entry, Member, ReadMode
 
 SAMPLE_EVERY = 16
@@ -297,13 +297,14 @@ async def serve(
     requests: trio.abc.ReceiveStream,
     reply: Callable[[dict[str, Any]], None],
     worker_type: type[Worker] = Worker,
+    machines: MachineFactory = lambda _: Counter(),
 ) -> None:
     """Open the host that the first line describes, then do what the other lines say."""
     lines = read_lines(requests)
     first = await anext(lines)
     mode = first["mode"]
     config = host_config(first["data_dir"], mode, first["settings"])
-    async with open_host(config, lambda _: Counter()) as host, trio.open_nursery() as nursery:
+    async with open_host(config, machines) as host, trio.open_nursery() as nursery:
         worker = worker_type(host, mode, first["payload"], nursery)
         reply({"address": host.address})
         async for request in lines:
@@ -312,11 +313,12 @@ async def serve(
         nursery.cancel_scope.cancel()
 
 
-def main(worker_type: type[Worker] = Worker) -> None:
+def main(worker_type: type[Worker] = Worker, machines: MachineFactory = lambda _: Counter()) -> None:
     """Take over the pipes for the conversation; whatever else is printed goes to standard error.
 
     Args:
         worker_type: Carries out the commands; one with more of them for other benchmarks.
+        machines: Makes the state machines. Default: those that count.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
@@ -327,7 +329,7 @@ def main(worker_type: type[Worker] = Worker) -> None:
 
     async def run() -> None:
         async with trio.lowlevel.FdStream(os.dup(0)) as requests:
-            await serve(requests, reply, worker_type)
+            await serve(requests, reply, worker_type, machines)
 
     try:
         trio.run(run)

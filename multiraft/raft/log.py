@@ -35,6 +35,7 @@ class RaftLog:
         committed: The highest index known to be on a quorum's disks.
         applying: The highest index handed out to be applied.
         applied: The highest index whose application was reported.
+        held: Nothing is handed out to be applied, until somebody says otherwise (catchup.py).
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class RaftLog:
         "applied",
         "applying",
         "committed",
+        "held",
         "last_index",
         "last_term",
         "unstable",
@@ -58,6 +60,7 @@ class RaftLog:
         self._max_apply_bytes = max_apply_bytes
         self._applying_bytes = 0
         self._applying_paused = False
+        self.held = False
         self._settled: list[Run] = []
         self.last_index = storage.last_index()
         self.last_term = storage.term(self.last_index)
@@ -166,7 +169,15 @@ class RaftLog:
         return low, self.term_or_zero(low)
 
     def has_conf_change(self, first: Index, last: Index) -> bool:
-        """Whether a configuration change is among the entries from `first` to `last`."""
+        """Whether a configuration change is among the entries from `first` to `last`.
+
+        What is on disk is read only where it may hold one: after a restart that is all of the log, and
+        every group asks before it stands.
+        """
+        unstable = self.unstable
+        if any(run.kind and run.first <= last and run.last >= first for run in unstable.runs):
+            return True
+        last = min(last, unstable.offset - 1, self._storage.changed_at())
         while first <= last:
             page = self.runs(first, last, self._max_apply_bytes)
             if any(run.kind for run in page):
@@ -294,6 +305,7 @@ class RaftLog:
         return (
             self.committed > self.applying
             and not self._applying_paused
+            and not self.held
             and self.unstable.snapshot is None
             and self.appliable(allow_unstable) > self.applying
         )
@@ -308,7 +320,7 @@ class RaftLog:
         if not allow_unstable and last >= unstable.offset:
             last = unstable.offset - 1
         first = self.applying + 1
-        if last < first or self._applying_paused or unstable.snapshot is not None:
+        if last < first or self._applying_paused or self.held or unstable.snapshot is not None:
             return []
         budget = self._max_apply_bytes - self._applying_bytes
         settled = self._settled

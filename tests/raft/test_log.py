@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from multiraft.errors import LogCompacted, LogUnavailable
-from multiraft.messages import Run, Snapshot
+from multiraft.messages import EntryKind, Run, Snapshot
 from multiraft.raft.failures import RaftFailure
 from multiraft.raft.log import RaftLog
 from multiraft.raft.memory import MemoryLog
 from multiraft.raft.runs import UNLIMITED, total_weight
-from tests.raft.helpers import entries
+from multiraft.types import Index
+from tests.raft.helpers import TestLog, entries
 
 
 def make_log(
@@ -213,6 +214,49 @@ def test_compaction_moves_the_first_index_and_nothing_else() -> None:
     assert [log.term(index) for index in (7, 8, 10)] == [1, 1, 1]
     log.append(entries([1], 11))
     assert [run.first for run in log.runs(8, 11, UNLIMITED)] == [8, 9, 10, 11]
+
+
+class CountedLog(TestLog):
+    """One that knows where its configuration changes end."""
+
+    changed: Index = 0
+
+    def changed_at(self) -> Index:
+        return self.changed
+
+
+def change_at(index: Index) -> Run:
+    return Run.of([b"c"], EntryKind.CONF_CHANGE_V2, first=index, term=1)
+
+
+@pytest.mark.parametrize(("stable_change", "unstable_change"), [(0, 0), (2, 0), (0, 5), (2, 5)])
+def test_configuration_changes_are_found_and_looked_for_only_where_they_may_be(
+    stable_change: Index, unstable_change: Index
+) -> None:
+    storage = CountedLog()
+    storage.changed = stable_change
+    for index in range(1, 5):
+        storage.append([change_at(index)] if index == stable_change else entries([1], index))
+    log = RaftLog(storage, UNLIMITED, None)
+    log.append([change_at(5)] if unstable_change else entries([1], 5))
+    for first in range(1, 6):
+        for last in range(first, 6):
+            found = any(first <= index <= last for index in (stable_change, unstable_change))
+            assert log.has_conf_change(first, last) is found
+    storage.reads = 0
+    log.has_conf_change(stable_change + 1, 5)
+    assert storage.reads == 0
+
+
+def test_nothing_of_a_held_log_is_handed_out() -> None:
+    log = make_log([1, 1])
+    log.commit_to(2)
+    log.held = True
+    assert not log.has_committed(allow_unstable=False)
+    assert log.take_committed(allow_unstable=False) == []
+    log.held = False
+    assert log.has_committed(allow_unstable=False)
+    assert log.take_committed(allow_unstable=False)[-1].last == 2
 
 
 def test_restoring_from_a_snapshot() -> None:

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from multiraft.errors import CorruptRecord, LogCompacted, LogUnavailable
-from multiraft.messages import ConfState, HardState, Run
-from multiraft.storage.group import StoredGroup
+from multiraft.messages import ConfState, EntryKind, HardState, Run
+from multiraft.storage.group import READ_RUNS_MAX, StoredGroup
 from multiraft.storage.memory import MemoryFiles
 from multiraft.storage.store import Store
 from tests.storage.helpers import WAL, created, point, reopen, run_of, write
@@ -150,3 +150,30 @@ def test_an_idle_group_is_small() -> None:
     state = log.hard_state
     objects = [log, *parts, state.term, state.vote, state.commit]
     assert sum(map(sys.getsizeof, objects)) < 900
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20], ids=["uncached", "cached"])
+def test_only_so_many_runs_are_read_at_once(cache_bytes: int) -> None:
+    """However little they weigh: it is by runs that reading takes its time."""
+    last = 10 + READ_RUNS_MAX + 5
+    store, _ = log_of(*(run_of(index, [b"x"]) for index in range(11, last + 1)), cache_bytes=cache_bytes)
+    log = store.groups()[1]
+    found = log.runs(11, last, 1 << 20)
+    assert len(found) == READ_RUNS_MAX
+    assert [run.first for run in log.runs(found[-1].last + 1, last, 1 << 20)] == list(
+        range(last - 4, last + 1)
+    )
+
+
+def test_the_log_knows_where_configuration_changes_end() -> None:
+    """Running, and when it is read back. Where one was replaced it may say too much, but never too little."""
+    change = Run.of([b"c"], EntryKind.CONF_CHANGE_V2, first=12, term=1)
+    store, files = log_of(run_of(11, [b"a"]))
+    assert store.groups()[1].changed_at() <= 10
+    write(store, lambda b: b.append(1, [change, run_of(13, [b"b"])]))
+    assert store.groups()[1].changed_at() == 12
+    store.close()
+    store = reopen(files)
+    assert store.groups()[1].changed_at() == 12
+    write(store, lambda b: b.append(1, [run_of(12, [b"d"], 2)]))
+    assert store.groups()[1].changed_at() >= 10

@@ -1,0 +1,153 @@
+"""What arrived and waits for a pass: in pieces small enough to stop between any two. Plain data.
+
+A frame may hold what a host takes tens of milliseconds for: a thousand requests for votes when a host
+was lost, a thousand rows of appends. So it is cut, in order, into pieces of `PIECE_MESSAGES` messages or
+`PIECE_ROWS` rows, and a pass looks at the clock after each.
+
+The order. Each lane keeps its own: they are separate streams, so nobody may rely on more. Liveness goes
+first, as elections and leases hang on its being in time; but after `LIVENESS_FIRST` pieces of it comes
+one of the other lane, if there is any, so that neither starves.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+from multiraft.messages import (
+    APPEND_ACK_FIELDS,
+    BEAT_ACK_FIELDS,
+    BEAT_FIELDS,
+    PULSE_FIELDS,
+    AppendAcks,
+    Appends,
+    BeatAcks,
+    Beats,
+    Envelope,
+    Hello,
+    Lane,
+    Pulse,
+)
+
+MESSAGES_MAX: Final = 65536
+"""Messages and rows waiting; above it streams are not read any further."""
+
+PIECE_MESSAGES: Final = 32
+"""Messages in a piece: each takes a host some 20 to 50 µs."""
+
+PIECE_ROWS: Final = 512
+"""Rows in a piece: each takes a host 3 to 10 µs."""
+
+LIVENESS_FIRST: Final = 4
+
+_FIELDS: Final = {
+    AppendAcks: APPEND_ACK_FIELDS,
+    Beats: BEAT_FIELDS,
+    BeatAcks: BEAT_ACK_FIELDS,
+    Pulse: PULSE_FIELDS,
+}
+"""Messages with flat rows, and how many numbers make one."""
+
+Piece = tuple[Hello, list[Envelope], int]
+"""From whom, what, and its weight in messages and rows."""
+
+
+class Inbox:
+    """The pieces that wait.
+
+    Attributes:
+        weight: Messages and rows that wait; 0 only if there is no piece.
+    """
+
+    __slots__ = ("_lanes", "_since_bulk", "_taken", "weight")
+
+    def __init__(self) -> None:
+        self.weight = 0
+        self._lanes: tuple[deque[Piece], deque[Piece]] = (deque(), deque())
+        self._taken = [0, 0]
+        """Pieces taken from each lane, ever."""
+        self._since_bulk = 0
+
+    def put(self, peer: Hello, lane: Lane, items: list[Envelope]) -> None:
+        """Queue one frame. One without a message is nothing."""
+        if not items:
+            return
+        waiting = self._lanes[lane]
+        if len(items) <= PIECE_MESSAGES and (weight := weight_of(items)) <= PIECE_ROWS:
+            waiting.append((peer, items, weight))
+            self.weight += weight
+            return
+        for piece in pieces(items):
+            weight = weight_of(piece)
+            waiting.append((peer, piece, weight))
+            self.weight += weight
+
+    def take(self) -> Piece:
+        """The next piece. Only when there is one: `weight` says so."""
+        liveness, bulk = self._lanes
+        if liveness and (self._since_bulk < LIVENESS_FIRST or not bulk):
+            self._since_bulk += 1
+            self._taken[0] += 1
+            piece = liveness.popleft()
+        else:
+            self._since_bulk = 0
+            self._taken[1] += 1
+            piece = bulk.popleft()
+        self.weight -= piece[2]
+        return piece
+
+    def mark(self) -> tuple[int, int]:
+        """Stands for all that waits now; see `is_past`."""
+        (taken, taken_bulk), (liveness, bulk) = self._taken, self._lanes
+        return taken + len(liveness), taken_bulk + len(bulk)
+
+    def is_past(self, mark: tuple[int, int]) -> bool:
+        """Whether all that waited at `mark` has been taken."""
+        return self._taken[0] >= mark[0] and self._taken[1] >= mark[1]
+
+
+def weight_of(items: list[Envelope]) -> int:
+    """Messages and rows. Each envelope counts as well."""
+    weight = len(items)
+    for _, _, message in items:
+        kind = type(message)
+        if kind is Appends:
+            weight += len(message.rows)  # type: ignore[union-attr]  # a look at the type costs less
+        elif kind in _FIELDS:
+            weight += len(message.rows) // _FIELDS[kind]  # type: ignore[union-attr]  # likewise
+    return weight
+
+
+def pieces(items: list[Envelope]) -> Iterator[list[Envelope]]:
+    """Cut a frame. What has more rows than a piece may have stands alone, a part of it in each."""
+    piece: list[Envelope] = []
+    weight = 0
+    for item in items:
+        own = weight_of([item])
+        if piece and (weight + own > PIECE_ROWS or len(piece) >= PIECE_MESSAGES):
+            yield piece
+            piece, weight = [], 0
+        if own > PIECE_ROWS:
+            yield from parts(item)
+            continue
+        piece.append(item)
+        weight += own
+    if piece:
+        yield piece
+
+
+def parts(item: Envelope) -> Iterator[list[Envelope]]:
+    """Cut the rows of one message."""
+    group, generation, message = item
+    if type(message) is Pulse:
+        yield [item]  # one thing, and its sender keeps it small (sessions.py)
+        return
+    if type(message) is Appends:
+        for start in range(0, len(message.rows), PIECE_ROWS):
+            yield [(group, generation, Appends(message.rows[start : start + PIECE_ROWS]))]
+        return
+    assert isinstance(message, (AppendAcks, Beats, BeatAcks)), "what has rows is made of them"
+    rows, step = message.rows, _FIELDS[type(message)] * PIECE_ROWS
+    for start in range(0, len(rows), step):
+        yield [(group, generation, type(message)(rows[start : start + step]))]

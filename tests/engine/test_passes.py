@@ -1,0 +1,126 @@
+"""A pass is bounded in time, whatever waits for it: what is left comes first in the next one, in order."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from multiraft.elections import PLACES, PLACES_BEHIND
+from multiraft.inbox import PIECE_MESSAGES
+from multiraft.messages import Envelope, Hello, Lane, Message, MessageType
+from multiraft.raft.core import RaftRole
+from multiraft.rest import TURNS_MIN
+from multiraft.scheduler import BACKLOG_MESSAGES
+from tests.engine.many import Hosts
+
+PEER = Hello("many", 2, 1, "127.0.0.1:2")
+
+
+class SlowHosts(Hosts):
+    """Each look at the clock finds `step_s` gone, as if what was done since the last had taken that long."""
+
+    step_s = 0.0
+
+    def now(self) -> float:
+        self.clock_s += self.step_s
+        return self.clock_s
+
+
+def slow(groups: int) -> SlowHosts:
+    """Hosts at rest. From now on any two pieces of work take longer than a part of a pass may."""
+    hosts = SlowHosts()
+    hosts.create(range(1, groups + 1))
+    hosts.until_led(groups, 10)
+    for _ in range(30):
+        hosts.turn(0.1)
+    hosts.step_s = hosts.schedulers[0].config.max_pass_s * 0.6
+    return hosts
+
+
+def vote(group: int) -> Envelope:
+    return group, 0, Message(MessageType.PRE_VOTE, 1, 2, 1)
+
+
+def test_a_long_frame_is_gone_on_with_in_the_next_pass() -> None:
+    hosts = slow(1)
+    scheduler = hosts.schedulers[0]
+    scheduler.receive(PEER, Lane.LIVENESS, [vote(1)] * 10 * PIECE_MESSAGES)
+    left = [scheduler.statistics().inbox_messages]
+    while left[-1]:
+        scheduler.run_pass()
+        left.append(scheduler.statistics().inbox_messages)
+        assert PIECE_MESSAGES <= left[-2] - left[-1] <= 2 * PIECE_MESSAGES
+
+
+def test_nothing_overtakes_what_the_log_and_the_workers_have_done() -> None:
+    """If that is too much for a pass nothing else is begun, and the next one goes on with it."""
+    hosts = slow(1)
+    scheduler = hosts.schedulers[0]
+    made: list[int] = []
+    for number in range(10):
+        scheduler._call_soon(partial(made.append, number))
+    scheduler.receive(PEER, Lane.LIVENESS, [vote(1)])
+    passes = 0
+    while len(made) < 10:
+        assert scheduler.statistics().inbox_messages == 1, "not before"
+        before = len(made)
+        more = scheduler.run_pass()
+        assert more or len(made) == 10
+        assert 1 <= len(made) - before <= 4
+        passes += 1
+    assert passes > 2
+    assert made == list(range(10))
+    scheduler.run_pass()
+    assert scheduler.statistics().inbox_messages == 0
+
+
+def test_a_tick_of_many_groups_is_counted_in_several_passes() -> None:
+    """Each group is told once; neither a read nor the next tick comes before all were."""
+    groups = 4 * TURNS_MIN
+    hosts = slow(groups)
+    scheduler = hosts.schedulers[0]
+    rest = scheduler._rest
+    for group in scheduler.groups.values():
+        group.raft.leader = 0  # whoever knows no leader counts ticks by itself
+        group.bond, group.bond_term = None, 0
+        rest.wake(group)
+        group.raft.election_elapsed = 0
+    ticks = rest.ticks
+    hosts.clock_s = max(hosts.clock_s, scheduler.next_tick_at)
+    passes = 0
+    while rest.ticks == ticks or rest.ticking:
+        more = scheduler.run_pass()
+        passes += 1
+        assert not rest.ticking or (more and scheduler._behind)
+    assert passes > 1
+    assert rest.ticks == ticks + 1
+    told = [group.raft.election_elapsed for group in scheduler.groups.values()]
+    assert told.count(1) == sum(1 for g in scheduler.groups.values() if g.raft.role is RaftRole.FOLLOWER)
+
+
+def test_fewer_groups_stand_while_the_host_is_behind() -> None:
+    """More would only add to what it has too much of. Not none, as it may be behind for ever."""
+    hosts = Hosts()
+    hosts.create(range(1, 3 * PLACES, 3), host=1)  # of which another member is to stand first
+    hosts.turn()
+    scheduler = hosts.schedulers[0]
+    groups = list(scheduler.groups.values())
+    elections = scheduler._elections
+    assert not scheduler._is_behind()
+    scheduler.receive(PEER, Lane.LIVENESS, [vote(1 << 40)] * (BACKLOG_MESSAGES + 1))
+    assert scheduler._is_behind()
+    for group in groups:
+        group.raft.election_elapsed = group.raft.election_timeout
+        elections.timed_out(group)
+    elections.admit()
+    assert sum(group.raft.role is RaftRole.PRE_CANDIDATE for group in groups) == PLACES_BEHIND
+    while scheduler.statistics().inbox_messages:
+        scheduler.run_pass()
+    elections.admit()
+    assert sum(group.raft.role is RaftRole.PRE_CANDIDATE for group in groups) == len(groups)
+
+
+def test_a_late_tick_is_a_host_that_is_behind() -> None:
+    hosts = Hosts()
+    scheduler = hosts.schedulers[0]
+    hosts.clock_s = scheduler.next_tick_at + 1.5 * scheduler.config.tick_interval_s
+    assert scheduler._is_behind()
