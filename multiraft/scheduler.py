@@ -532,7 +532,8 @@ class Scheduler:
                     raft.step(message)
                 except MultiraftError as error:
                     self._step_failed(group, error)
-        if not group.dirty and raft.has_ready():
+        # What a held log has on disk now is not ready, and yet may be wanted (catchup.py).
+        if not group.dirty and (raft.has_ready() or group.replay_to):
             self.mark_dirty(group)
 
     def _leader_changed(self, group: Group) -> None:

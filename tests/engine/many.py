@@ -124,21 +124,42 @@ class Hosts:
     def _open(self) -> None:
         self._epoch += 1
         self._executors = []
-        self._closers: list[Callable[[], None]] = []
+        self._closers: list[list[Callable[[], None]]] = []
         self.schedulers = []
         for number, door in enumerate(self._doors, 1):
             self.schedulers.append(self._scheduler(number, door))
 
+    def _close(self, place: int) -> None:
+        scheduler = self.schedulers[place]
+        scheduler.closing = True
+        scheduler.close()
+        for close in self._closers[place]:
+            close()
+
     def restart(self) -> None:
         """Close all hosts, then open them again from their disks."""
-        for scheduler in self.schedulers:
-            scheduler.closing = True
-            scheduler.close()
-        for close in self._closers:
-            close()
+        for place in range(len(self.schedulers)):
+            self._close(place)
         self._open()
         for scheduler in self.schedulers:
             scheduler.catalog.load_groups()
+
+    def restart_last(self) -> None:
+        """Close the last host, and open it again."""
+        self._close(-1)
+        self._epoch += 1
+        self.schedulers.pop()
+        self._closers.pop()
+        self.schedulers.append(self._scheduler(len(self._doors), self._doors[-1]))
+        self.schedulers[-1].catalog.load_groups()
+
+    def isolate_last(self, isolated: bool = True) -> None:
+        """Carry nothing to and from the last host; or again."""
+        change = self._network.cut if isolated else self._network.heal
+        *others, last = (f"127.0.0.1:{number}" for number in range(1, len(self._doors) + 1))
+        for other in others:
+            change(other, last)
+            change(last, other)
 
     def _scheduler(self, number: int, door: _Door) -> Scheduler:
         address = f"127.0.0.1:{number}"
@@ -151,7 +172,7 @@ class Hosts:
         store = open_store(files, "/data", random=source, on_failure=failed, writer=InlineWriter)
         hello = Hello("many", number, self._epoch, address)
         transport = self._network.open(hello, door)
-        self._closers += transport.close, store.close
+        self._closers.append([transport.close, store.close])
         executors = Later(), Later()
         self._executors += executors
         scheduler = Scheduler(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from multiraft.catchup import HOPE_TIMEOUTS
 from multiraft.group import Group
+from multiraft.raft.core import RaftRole
 from multiraft.scheduler import Scheduler
 from multiraft.storage.group import READ_RUNS_MAX
 from tests.engine.many import Hosts
@@ -18,7 +19,7 @@ class Nobody:
         pass
 
     def fail(self, error: Exception) -> None:
-        raise error
+        pass
 
 
 def written(entries: int, groups: int = GROUPS) -> Hosts:
@@ -26,6 +27,15 @@ def written(entries: int, groups: int = GROUPS) -> Hosts:
     hosts = Hosts()
     hosts.create(range(1, groups + 1))
     hosts.until_led(groups, 10)
+    write(hosts, entries)
+    for _ in range(10):
+        hosts.turn(0.1)
+    assert not behind(hosts)
+    return hosts
+
+
+def write(hosts: Hosts, entries: int) -> None:
+    """So many to each group that a host leads which has its turn."""
     for _ in range(entries):
         for scheduler in hosts.schedulers:
             for group in scheduler.groups.values():
@@ -33,10 +43,6 @@ def written(entries: int, groups: int = GROUPS) -> Hosts:
                     group.proposals.queue(b"x", Nobody())
                     scheduler.mark_dirty(group)
         hosts.turn()
-    for _ in range(10):
-        hosts.turn(0.1)
-    assert not behind(hosts)
-    return hosts
 
 
 def behind(hosts: Hosts) -> list[Group]:
@@ -121,3 +127,42 @@ def test_a_long_log_is_read_in_pieces() -> None:
     for _ in range(5):
         hosts.turn(0.1)
     assert not behind(hosts)
+
+
+def test_what_a_host_missed_while_it_was_away_is_applied_too() -> None:
+    """It gets that from leaders while its logs are held, and then nobody has anything to say any more."""
+    hosts = written(3)
+    away = hosts.schedulers.pop()
+    write(hosts, 5)
+    hosts.schedulers.append(away)
+    hosts.restart_last()
+    assert any(group.raft.last_index < 9 for group in hosts.schedulers[-1].groups.values())
+    for _ in range(30):
+        hosts.turn(0.1)
+    assert not behind(hosts)
+    assert not held(hosts.schedulers[-1])
+
+
+def test_a_tail_that_is_replaced_by_another_is_applied_too() -> None:
+    """What nobody else had goes when the host is back, and what comes instead is all that it is told."""
+    hosts = written(3)
+    hosts.isolate_last()
+    alone = hosts.schedulers[-1]
+    led = [group.id for group in alone.groups.values() if group.raft.role is RaftRole.LEADER]
+    others = hosts.schedulers[:-1]
+    hosts.schedulers = [alone]
+    write(hosts, 9)
+    hosts.schedulers = [*others, alone]
+    for _ in range(60):
+        hosts.turn(0.1)
+    write(hosts, 1)
+    hosts.isolate_last(False)
+    hosts.restart_last()
+    back = hosts.schedulers[-1]
+    longer = [back.groups[id_].raft.last_index for id_ in led]
+    for _ in range(60):
+        hosts.turn(0.1)
+    assert not behind(hosts)
+    shorter = [back.groups[id_].raft.last_index for id_ in led]
+    assert all(before > after for before, after in zip(longer, shorter, strict=True))
+    assert not held(back)
