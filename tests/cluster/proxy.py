@@ -23,6 +23,7 @@ from tests.engine.helpers import config, journals
 
 CHUNK_BYTES = 64 << 10
 LARGE_BYTES = 256 << 10
+GOODBYE_BYTES = 1 << 10
 
 
 @attrs.define(eq=False)
@@ -32,7 +33,10 @@ class Connection:
     scope: trio.CancelScope
     bytes_in: int = 0
     """Carried towards the host."""
-    open: bool = True
+    large_from: float = math.inf
+    """When it had carried `LARGE_BYTES`."""
+    large_until: float = -math.inf
+    """When it carried the last chunk since that was more than a word of goodbye."""
 
 
 class Proxy:
@@ -49,14 +53,27 @@ class Proxy:
         """The first connection that has carried this many bytes to the host is cut; once."""
         self.damage: Callable[[bytes], bytes | None] | None = None
         """Offered every chunk to the host until it returns one to carry in its place; once."""
-        self.large_at_once = 0
-        """The most connections that were open together after each had carried `LARGE_BYTES`."""
         self._moving = trio.Event()
         self._moving.set()
 
     @property
     def bytes_in(self) -> int:
         return sum(each.bytes_in for each in self.connections)
+
+    @property
+    def large_at_once(self) -> int:
+        """The most connections that carried something together after each had carried `LARGE_BYTES`.
+
+        One that is done may stay open for a moment beside the next one.
+        """
+        return max(
+            (
+                sum(each.large_from <= one.large_from <= each.large_until for each in self.connections)
+                for one in self.connections
+                if one.large_from <= one.large_until
+            ),
+            default=0,
+        )
 
     def pause(self) -> None:
         """Carry nothing any more, read nothing, and keep all connections."""
@@ -114,14 +131,15 @@ class Proxy:
                 await to.send((trio.current_time() + self.delay_s, chunk))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
-        connection.open = False
         connection.scope.cancel()
 
     def _count(self, connection: Connection, size: int) -> None:
         connection.bytes_in += size
         if connection.bytes_in >= LARGE_BYTES:
-            large = sum(each.open and each.bytes_in >= LARGE_BYTES for each in self.connections)
-            self.large_at_once = max(self.large_at_once, large)
+            now = trio.current_time()
+            connection.large_from = min(connection.large_from, now)
+            if size >= GOODBYE_BYTES:
+                connection.large_until = now
 
     async def _write(
         self,

@@ -16,6 +16,7 @@ import trio
 
 from multiraft.cli.ports import free_ports
 from tests.cli.helpers import ROOT, command_line
+from tests.cluster.fleet import Body
 from tests.sim.linearizability import Kind, Operation, Outcome
 
 TICK_S = 0.05
@@ -163,7 +164,7 @@ class Clients:
             else:
                 self._values += 1
                 value = str(self._values)
-                answer = await client.put(url, content=value)
+                answer = await client.put(url, content=Body(value.encode()))
         except (httpx.ConnectError, httpx.ConnectTimeout):
             outcome, result, said = Outcome.FAILED, None, "no connection"
         except httpx.TransportError as error:
