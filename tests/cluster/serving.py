@@ -164,7 +164,7 @@ class Clients:
             else:
                 self._values += 1
                 value = str(self._values)
-                answer = await client.put(url, content=Body(value.encode()))
+                answer = await put(client, url, value)
         except (httpx.ConnectError, httpx.ConnectTimeout):
             outcome, result, said = Outcome.FAILED, None, "no connection"
         except httpx.TransportError as error:
@@ -191,6 +191,13 @@ class Clients:
         note = f"{host.url}: {said}"
         now = trio.current_time()
         self.history.append(Operation(kind, called, now, value, result, outcome, key=key, note=note))
+
+
+async def put(client: httpx.AsyncClient, url: str, value: str) -> httpx.Response:
+    """With a body that may be left in the middle: by a cancelled client, or a host that dies."""
+    request = client.build_request("PUT", url, content=value)
+    request.stream = Body(value.encode())
+    return await client.send(request)
 
 
 def _told(kind: Kind, answer: httpx.Response) -> tuple[Outcome, str | None]:
