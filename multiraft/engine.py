@@ -199,16 +199,18 @@ class Host(RecoveryCalls):
         if not isinstance(groups, Mapping):
             raise ConfigError("groups", f"{groups!r} is not a mapping of group ids to lists of Members")
         wanted: dict[GroupId, tuple[Membership, GroupMeta]] = {}
-        placed: dict[int, tuple[Membership, GroupMeta]] = {}
+        placed: dict[int, tuple[Sequence[Member], tuple[Membership, GroupMeta]]] = {}
         """By the identity of a list of members. Thousands of groups are made with the same list: looked
-        through for each of them it would keep the whole host waiting."""
+        through for each of them it would keep the whole host waiting. The list is kept, or another one
+        might come to have its identity, from a mapping that makes them as it is asked."""
         for group_id, members in groups.items():
             check_group_id(group_id)
-            known = placed.get(id(members))
-            if known is None:
-                known = placed[id(members)] = self._place(group_id, members, limits)
-            else:
+            if id(members) in placed:
+                _, known = placed[id(members)]
                 self._check_departed(group_id, *known)
+            else:
+                known = self._place(group_id, members, limits)
+                placed[id(members)] = members, known
             wanted[group_id] = known
         self._scheduler.catalog.check_may_be_new(wanted)
         return await self._create(wanted)

@@ -358,7 +358,7 @@ class Scheduler:
         now, whole = self._clock.now(), self.config.max_pass_s
         deadline = max(min(now + whole, started + 2 * whole), now + whole / 5)
         self._collect_dirty(deadline)
-        catch_up = self._catch_up
+        catch_up = self._catch_up  # after a restart only: not even a call for it in other passes
         if catch_up.awaited or catch_up.others:
             catch_up.take(deadline)
         self._finish_pass(started)

@@ -211,12 +211,11 @@ class Session:
         if not (self._rows or self._beat_due or self._answer_due or self._hello_due or ask):
             return []
         rows, self._rows = self._rows, []
-        pulses = []
         step = PULSE_FIELDS * PULSE_ROWS_MAX
-        while len(rows) > step:
-            # Parts without a beat: what they acknowledge was acknowledged before.
-            pulses.append(self._pulse(rows[:step], 0, False))
-            rows = rows[step:]
+        last = max(0, len(rows) - 1) // step * step
+        # Parts without a beat: what they acknowledge was acknowledged before.
+        pulses = [self._pulse(rows[at : at + step], 0, False) for at in range(0, last, step)]
+        rows = rows[last:]
         if self._beat_due or ask:
             self._beat += 1
             self._flying.append((self._beat, tick))

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Callable
 from typing import cast
 
+import pytest
+
 from multiraft.group import Group
 from multiraft.messages import PULSE_FIELDS, Pulse, Row
 from multiraft.routes import Peer
@@ -97,6 +99,19 @@ def test_rows_come_before_the_acknowledgement_however_many_there_are() -> None:
     assert (first.ack, first.beat) == (0, 0)
     assert (second.ack, len(second.rows)) == (5, PULSE_FIELDS)
     assert second.number == first.number + 1
+
+
+@pytest.mark.parametrize("rows", [0, 1, PULSE_ROWS_MAX, 2 * PULSE_ROWS_MAX, 2 * PULSE_ROWS_MAX + 1])
+def test_all_rows_are_said_once_and_in_order(rows: int) -> None:
+    made = opened()
+    made.interval_over()
+    for group in range(rows):
+        made.say(Row.ATTACH, group, 0, 3, 1, 2)
+    pulses = made.pulses(0)
+    said = [number for each in pulses for number in each.rows[1::PULSE_FIELDS]]
+    assert said == list(range(rows))
+    assert len(pulses) == max(1, -(-rows // PULSE_ROWS_MAX))
+    assert [bool(each.beat) for each in pulses] == [False] * (len(pulses) - 1) + [True]
 
 
 def test_a_question_waits_for_a_beat_that_is_made_after_it() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from multiraft import (
     Entry,
     GroupNotFound,
     HostConfig,
+    Member,
     MembershipRejected,
     ProposalTooLarge,
     Role,
@@ -26,6 +27,29 @@ from multiraft import (
 from tests.api.programs import PATIENCE_S, Ledger, change, host_config, until
 
 pytestmark = pytest.mark.slow  # real sockets, files and elections
+
+
+class MadeAsAsked(Mapping[int, list[Member]]):
+    """Groups of one member each, whose lists nobody keeps."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def __getitem__(self, group: int) -> list[Member]:
+        return [Member(100 + group, self._address)]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(1, 9))
+
+    def __len__(self) -> int:
+        return 8
+
+
+async def test_members_come_from_lists_that_are_made_as_they_are_asked_for(tmp_path: Path) -> None:
+    """Lists are told apart by their identity, which is another's once one is gone."""
+    async with open_host(host_config(tmp_path, "data"), machines=lambda _group: Ledger()) as host:
+        made = await host.create_groups(MadeAsAsked(host.address))
+        assert {group: each.member_id for group, each in made.items()} == {n: 100 + n for n in range(1, 9)}
 
 
 async def test_a_program_with_one_group_and_nothing_but_defaults(tmp_path: Path) -> None:
