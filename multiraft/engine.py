@@ -436,6 +436,10 @@ class _Runner:
             if more:
                 # Those who were woken, and the sockets, have their turn between two passes.
                 await trio.lowlevel.checkpoint()
+                if scheduler.crowded:
+                    # All of them: trio runs those of a batch in any order, and after a part of them
+                    # a pass would see a part of what they want.
+                    await trio.lowlevel.checkpoint()
             else:
                 self._parked = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._abort)

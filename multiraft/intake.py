@@ -23,6 +23,12 @@ PASS_BYTES_MAX = 16 << 20
 """Payload of one group that a pass proposes. The rest of a queue that grew while the log was behind
 goes with the next ones: a batch has a limit, and so has what may be in memory twice."""
 
+CROWD_GROUPS = 128
+"""Groups with business in a pass from which on those wait their turn that have proposals under way."""
+
+TURN_PROPOSALS = 64
+"""Proposals that no group holds back: each costs next to nothing in a run with that many."""
+
 
 class Intake:
     """The programs' side of a host's scheduler."""
@@ -62,6 +68,11 @@ class Intake:
         """Queries that the worker has."""
         self.held_back: list[Group] = []
         """Groups whose proposals wait until the log has caught up."""
+        self.crowd_groups = CROWD_GROUPS
+        self.crowded = False
+        """Set for a pass: so many groups have business that what a run costs matters."""
+        self._holding: dict[Group, None] = {}
+        """Groups whose proposals wait for those under way."""
         self.proposed_runs = 0
 
     @property
@@ -82,7 +93,12 @@ class Intake:
             self._waiting[group] = None
 
     def tick(self, now: float) -> None:
-        """Once per tick: give up on what waited too long."""
+        """Once per tick: give up on what waited too long, and hold nothing back for longer."""
+        if self._holding:
+            holding, self._holding = self._holding, {}
+            for group in holding:
+                if group.proposals.held and group.failed is None:
+                    self._mark_dirty(group)
         if self._waiting:
             for group in list(self._waiting):
                 self._expire(group, now)
@@ -115,6 +131,15 @@ class Intake:
             return
         if table.changes and not self._propose_changes(group, leads):
             return
+        # A run costs as much with one proposal in it as with ten. With many groups at work, what
+        # comes meanwhile had better be one run: until those under way are applied, or a tick.
+        if self.crowded and table.worth_waiting(TURN_PROPOSALS):
+            if not table.held:
+                table.held = True
+                self._holding[group] = None
+            if group in self._holding:
+                return
+        table.held = False
         taken = 0
         while table.payloads or table.again:
             if taken >= PASS_BYTES_MAX:

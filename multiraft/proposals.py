@@ -105,6 +105,7 @@ class ProposalTable:
         "changes",
         "dead_term",
         "deadline",
+        "held",
         "held_bytes",
         "payloads",
         "waiters",
@@ -132,6 +133,8 @@ class ProposalTable:
         self.dead_term: Term = 0
         """Whom we took for the leader of this term does not lead it any more, and nobody will: until
         we hear of a later one there is nobody to forward to."""
+        self.held = False
+        """What is queued waits until what is under way is applied."""
         self.deadline: float | None = None
         """When waiting for a leader ends; None while one is known or nobody waits."""
 
@@ -164,6 +167,15 @@ class ProposalTable:
     def queued(self) -> bool:
         """Whether there is something for raft."""
         return bool(self.payloads) or bool(self.again) or bool(self.changes)
+
+    def worth_waiting(self, enough: int) -> bool:
+        """Whether fewer than `enough` are queued behind several that are under way."""
+        under_way = self._outstanding
+        if not under_way or self.again or len(self.payloads) >= enough:
+            return False
+        # Behind a single one there is nothing to be had: where each group has one or two, that would
+        # only cut a pass for all of them into two.
+        return len(under_way) > 1 or len(next(iter(under_way.values())).waiters) > 1
 
     def queue(self, payload: bytes, waiter: Waiter) -> None:
         self.payloads.append(payload)

@@ -379,6 +379,11 @@ class Scheduler:
         self._awake = False
 
     @property
+    def crowded(self) -> bool:
+        """Whether the last pass had business of so many groups that fuller passes are cheaper."""
+        return self._intake.crowded
+
+    @property
     def ticks(self) -> int:
         """Tick intervals since the host was opened."""
         return self._rest.ticks
@@ -417,6 +422,8 @@ class Scheduler:
 
     def _collect_dirty(self, deadline: float) -> None:
         dirty, self._dirty = self._dirty, []
+        intake = self._intake
+        intake.crowded = len(dirty) >= intake.crowd_groups
         self._writes.pass_bytes = 0
         for count, group in enumerate(dirty, 1):
             group.dirty = False
@@ -801,7 +808,7 @@ class Scheduler:
         more = group.raft.applied_to(index, weight)
         group.reads.applied(index)
         self._snapshots.applied(group, weight)
-        if more and not group.dirty:
+        if (more or group.proposals.held) and not group.dirty:
             self.mark_dirty(group)
 
     def _configure(self, group: Group, run: Run) -> str | None:

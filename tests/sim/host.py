@@ -193,6 +193,8 @@ class SimHost:
         )
         self.machines = {}
         scheduler = Scheduler(self.config, environment)
+        if self.plan.seed % 2:
+            scheduler._intake.crowd_groups = 1  # a simulated host has few groups; these are a crowd, too
         self.events = scheduler.events.reader(EVENTS_MAX)
         self.journal.begin(store.groups())
         scheduler.catalog.load_groups()
