@@ -135,9 +135,9 @@ def silence_wakes_nobody() -> Iterator[None]:
     """A session ends, and the groups that were attached in it sleep on."""
     real = Liveness._end
 
-    def end(self: Liveness, session: Session, *, silent: bool = False) -> None:
+    def end(self: Liveness, session: Session, *, silent: bool = False) -> Session:
         session.followed = {}
-        real(self, session, silent=silent)
+        return real(self, session, silent=silent)
 
     with replaced(Liveness, "_end", end):
         yield
@@ -195,11 +195,10 @@ def attachments_outlive_their_session() -> Iterator[None]:
     """Rule 4: a follower keeps its word over the end of the session, which its leader's host forgot."""
     real = Liveness._end
 
-    def end(self: Liveness, session: Session, *, silent: bool = False) -> None:
-        kept = [(group, group.bond_term) for group in session.followed.values()]
-        real(self, session, silent=silent)
-        for group, term in kept:
-            group.bond, group.bond_term = session, term
+    def end(self: Liveness, session: Session, *, silent: bool = False) -> Session:
+        after = real(self, session, silent=silent)
+        session.followed = {}
+        return after
 
     with replaced(Liveness, "_end", end):
         yield
