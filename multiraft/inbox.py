@@ -4,9 +4,13 @@ A frame may hold what a host takes tens of milliseconds for: a thousand requests
 was lost, a thousand rows of appends. So it is cut, in order, into pieces of `PIECE_MESSAGES` messages or
 `PIECE_ROWS` rows, and a pass looks at the clock after each.
 
-The order. Each lane keeps its own: they are separate streams, so nobody may rely on more. Liveness goes
-first, as elections and leases hang on its being in time; but after `LIVENESS_FIRST` pieces of it comes
-one of the other lane, if there is any, so that neither starves.
+The order. There are three queues, and each keeps its own: pulses (sessions.py), what else the liveness lane
+carries (votes, heartbeats), and the bulk lane. Nobody may rely on more: the lanes are separate streams, and
+what a pulse says hangs on no message beside it, nor they on it. Pulses go first: a host that has a
+hundred thousand heartbeats and votes before it, some seconds of work, must see in time that the others are
+alive, or it ends its sessions, which makes more work of the same kind. Then comes the rest of the lane, as
+elections hang on its being in time. But after `FIRST` pieces that went before another queue comes one of
+that, so that none starves.
 """
 
 from __future__ import annotations
@@ -39,7 +43,8 @@ PIECE_MESSAGES: Final = 32
 PIECE_ROWS: Final = 512
 """Rows in a piece: each takes a host 3 to 10 µs."""
 
-LIVENESS_FIRST: Final = 4
+FIRST: Final = 4
+"""Pieces of a queue in a row while another waits behind it."""
 
 _FIELDS: Final = {
     AppendAcks: APPEND_ACK_FIELDS,
@@ -60,20 +65,31 @@ class Inbox:
         weight: Messages and rows that wait; 0 only if there is no piece.
     """
 
-    __slots__ = ("_lanes", "_since_bulk", "_taken", "weight")
+    __slots__ = ("_bulk", "_lane_row", "_liveness", "_pulses", "_pulses_row", "_taken", "weight")
 
     def __init__(self) -> None:
         self.weight = 0
-        self._lanes: tuple[deque[Piece], deque[Piece]] = (deque(), deque())
-        self._taken = [0, 0]
-        """Pieces taken from each lane, ever."""
-        self._since_bulk = 0
+        self._pulses: deque[Piece] = deque()
+        self._liveness: deque[Piece] = deque()
+        self._bulk: deque[Piece] = deque()
+        self._taken = [0, 0, 0]
+        """Pieces taken from each, ever."""
+        self._pulses_row = 0
+        """Pieces of pulses since the last one of what else the lane carries."""
+        self._lane_row = 0
+        """Pieces of the whole lane since the last one of the other."""
 
     def put(self, peer: Hello, lane: Lane, items: list[Envelope]) -> None:
         """Queue one frame. One without a message is nothing."""
         if not items:
             return
-        waiting = self._lanes[lane]
+        waiting = self._bulk
+        if lane is Lane.LIVENESS:
+            waiting = self._liveness
+            if type(items[0][2]) is Pulse:
+                items = self._put_pulses(peer, items)
+                if not items:
+                    return
         if len(items) <= PIECE_MESSAGES and (weight := weight_of(items)) <= PIECE_ROWS:
             waiting.append((peer, items, weight))
             self.weight += weight
@@ -83,28 +99,50 @@ class Inbox:
             waiting.append((peer, piece, weight))
             self.weight += weight
 
+    def _put_pulses(self, peer: Hello, items: list[Envelope]) -> list[Envelope]:
+        """Queue the pulses that `items` begins with, and return the rest.
+
+        Each is a piece: its sender keeps them small.
+        """
+        count = 0
+        for _, _, message in items:
+            if type(message) is not Pulse:
+                break
+            weight = 1 + len(message.rows) // PULSE_FIELDS
+            self._pulses.append((peer, items[count : count + 1], weight))
+            self.weight += weight
+            count += 1
+        return items[count:]
+
     def take(self) -> Piece:
         """The next piece. Only when there is one: `weight` says so."""
-        liveness, bulk = self._lanes
-        if liveness and (self._since_bulk < LIVENESS_FIRST or not bulk):
-            self._since_bulk += 1
-            self._taken[0] += 1
-            piece = liveness.popleft()
-        else:
-            self._since_bulk = 0
-            self._taken[1] += 1
+        pulses, liveness, bulk = self._pulses, self._liveness, self._bulk
+        if bulk and (self._lane_row >= FIRST or not (pulses or liveness)):
+            self._lane_row = 0
+            self._taken[2] += 1
             piece = bulk.popleft()
+        elif pulses and (self._pulses_row < FIRST or not liveness):
+            self._lane_row += 1
+            self._pulses_row += 1
+            self._taken[0] += 1
+            piece = pulses.popleft()
+        else:
+            self._lane_row += 1
+            self._pulses_row = 0
+            self._taken[1] += 1
+            piece = liveness.popleft()
         self.weight -= piece[2]
         return piece
 
-    def mark(self) -> tuple[int, int]:
+    def mark(self) -> tuple[int, int, int]:
         """Stands for all that waits now; see `is_past`."""
-        (taken, taken_bulk), (liveness, bulk) = self._taken, self._lanes
-        return taken + len(liveness), taken_bulk + len(bulk)
+        pulses, liveness, bulk = self._taken
+        return pulses + len(self._pulses), liveness + len(self._liveness), bulk + len(self._bulk)
 
-    def is_past(self, mark: tuple[int, int]) -> bool:
+    def is_past(self, mark: tuple[int, int, int]) -> bool:
         """Whether all that waited at `mark` has been taken."""
-        return self._taken[0] >= mark[0] and self._taken[1] >= mark[1]
+        pulses, liveness, bulk = self._taken
+        return pulses >= mark[0] and liveness >= mark[1] and bulk >= mark[2]
 
 
 def weight_of(items: list[Envelope]) -> int:

@@ -18,6 +18,7 @@ from typing import Final, cast
 from multiraft.config import HostConfig
 from multiraft.group import Group
 from multiraft.messages import PULSE_FIELDS, Hello, Lane, Message, MessageType, Pulse, Row
+from multiraft.partings import Partings
 from multiraft.post import Post
 from multiraft.raft.core import RaftRole
 from multiraft.rest import Rest
@@ -55,6 +56,7 @@ class Liveness:
         self._call_soon = call_soon
         self._halves = itertools.count((epoch << EPOCH_SHIFT) + 1)
         self._queued: list[Session] = []
+        self.partings = Partings(config.election_ticks, groups, rest, self._ask_each)
 
     def _session(self, peer: Peer) -> Session:
         if peer.session is None:
@@ -84,14 +86,16 @@ class Liveness:
     def _lane_changed(self, address: str, up: bool) -> None:
         peer = self._post.peers.get(address)
         if peer is not None:
-            session = self._session(peer)
-            self._renew(session)
-            session.lane_up = up
+            self._renew(self._session(peer)).lane_up = up
 
     def lost(self, peer: Peer) -> None:
         """The transport would not take something of the lane, in which nothing may be missing."""
         if peer.session is not None and peer.session.is_open:
-            self._call_soon(partial(self._renew, peer.session))
+            self._call_soon(partial(self._renew_lost, peer))
+
+    def _renew_lost(self, peer: Peer) -> None:
+        if peer.session is not None:
+            self._renew(peer.session)
 
     def released(self, peer: Peer) -> None:
         """The link to it is closed, as no group needs it."""
@@ -106,12 +110,12 @@ class Liveness:
         peer.idle = False
         session = self._session(peer)
         if host.host_id != session.host_id:
-            self._end(session)
+            session = self._end(session)
             session.met_stranger(host.host_id)
         if pulse.half < session.other:
             return
         if pulse.half > session.other:
-            self._end(session)
+            session = self._end(session)
             session.met(pulse.half)
             self.queue(session)
         if pulse.other != session.half:
@@ -164,57 +168,55 @@ class Liveness:
     def _open(self, session: Session) -> None:
         session.opened()
         self.queue(session)
-        # Leaders whose members are there: their heartbeats bring the attachments.
-        for group_id in sorted(session.peer.groups):
-            group = self._groups.get(group_id)
-            if group is not None and group.raft.role is RaftRole.LEADER:
-                self._rest.wake(group)
-                # One that is awake for long has been patient with those who were there before.
-                group.state_since = self._rest.ticks
+        self.partings.opened(session)
 
-    def _renew(self, session: Session, *, silent: bool = False) -> None:
-        """The session is over; try for another one."""
-        self._end(session, silent=silent)
-        session.begin()
-        self.queue(session)
+    def _renew(self, session: Session, *, silent: bool = False) -> Session:
+        """The session is over; try for another one, which is returned."""
+        after = self._end(session, silent=silent)
+        after.begin()
+        self.queue(after)
+        return after
 
-    def _end(self, session: Session, *, silent: bool = False) -> None:
-        """Clear both books. Nothing of this session is said or believed any more."""
+    def _end(self, session: Session, *, silent: bool = False) -> Session:
+        """From now on nothing of this session is said or believed. Returns the one that has its place.
+
+        Its groups are told later, in turn. Till then they may still have it for their `bond`, or in what
+        vouches for them: whoever looks there goes by `over`. It may be the same one, if its books are empty.
+        """
         left = session.close()
-        led, session.led = session.led, {}
-        followed, session.followed = session.followed, {}
-        for group in followed.values():
-            # Its time goes on from the last beat or message that was handled.
-            self._rest.wake(group)
-            self._rest.fold(group)
-            group.bond = None
-            group.bond_term = 0
-        for follower in led.values():
-            group = follower.group
-            rested = not group.awake
-            self._rest.wake(group)
-            self._unvouch(follower)
-            if silent and follower.progress is not None:
-                follower.progress.recent_active = False
-                if rested:
-                    # Is there a quorum without it? Nobody was asked lately: look with the next tick. (One
-                    # that is awake asks all the time, and gives each a whole timeout to answer.)
-                    group.raft.election_elapsed = self._config.election_ticks - 1
-        self._ask_each(left)
+        if not (session.led or session.followed or left):
+            return session
+        after = session.peer.session = session.successor()
+        self.partings.ended(session, silent, left)
+        return after
+
+    def beat(self) -> None:
+        """A heartbeat interval is over by the clock: beats and answers are due with this pass.
+
+        They do not wait for the tick: on a host with much to do that is late, and if they were too, the
+        others would end their sessions with it, which makes still more to do. All that an early one
+        can do is to vouch from an earlier tick than it might (docs/liveness.md).
+        """
+        for peer in self._post.peers.values():
+            if peer.groups:  # else nothing keeps the link: it is closed in a while
+                session = peer.session or self._session(peer)
+                session.interval_over()
+                if not session.queued:
+                    session.queued = True
+                    self._queued.append(session)
 
     def tick(self) -> None:
         """A tick interval is over. After all that has arrived, and after the groups' own ticks."""
-        beats = self._rest.ticks % self._config.heartbeat_ticks == 0
         for peer in self._post.peers.values():
-            if not peer.groups and peer.session is None:
-                continue
-            session = self._session(peer)
-            wanted = beats and bool(peer.groups)  # else nothing keeps the link: it is closed in a while
-            if session.is_open and session.tick() >= self._config.election_ticks:
+            session = peer.session
+            if session is not None and session.is_open and session.tick() >= self._config.election_ticks:
                 self._renew(session, silent=True)
-            if wanted:
-                session.interval_over()
-                self.queue(session)
+        self.partings.tick()
+
+    @property
+    def attached(self) -> int:
+        """Followers here that have given their word."""
+        return sum(len(session.followed) for session in self._sessions()) + self.partings.attached
 
     # --- attachments, as a follower ------------------------------------------------------------------
 
@@ -332,10 +334,11 @@ class Liveness:
         if session is not None:
             if session.followed.get(group.id) is group:
                 del session.followed[group.id]
-            session.say(
-                Row.LEFT, group.id, group.generation, group.bond_term, group.bond_leader, group.member_id
-            )
-            self.queue(session)
+            if not session.over:
+                session.say(
+                    Row.LEFT, group.id, group.generation, group.bond_term, group.bond_leader, group.member_id
+                )
+                self.queue(session)
             group.bond = None
         else:
             self._release(group)
@@ -360,7 +363,7 @@ class Liveness:
         """Whether a heartbeat with a context goes along with a beat: its member's host vouches for it."""
         progress = group.raft.progress.get(message.to)
         follower = None if progress is None else cast("Follower | None", progress.vouch)
-        if follower is None or follower.term != message.term:
+        if follower is None or follower.term != message.term or follower.session.over:
             return False
         session = follower.session
         if message.commit > follower.told:

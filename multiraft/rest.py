@@ -72,6 +72,11 @@ class Rest:
         """How many groups are ticked."""
         return len(self._awake)
 
+    def count_at_rest(self, attached: int, leading: int) -> int:
+        """How many groups rest, given how many are attached, and lead: whoever is awake does not rest."""
+        awake = sum(1 for g in self._awake if g.bond is not None or g.raft.role is RaftRole.LEADER)
+        return max(0, attached + leading - awake)
+
     # --- waking ----------------------------------------------------------------------------------
 
     def wake(self, group: Group) -> None:
@@ -209,7 +214,7 @@ class Rest:
         vouched: dict[MemberId, bool] = {raft.id: True}
         for member, progress in raft.tracker.others:
             follower = cast("Follower | None", progress.vouch)
-            if follower is None:
+            if follower is None or follower.session.over:
                 if self._is_awaited(group, member, progress.recent_active):
                     return False
             elif progress.match != last or progress.state is not REPLICATE:

@@ -165,7 +165,7 @@ class Peer:
             self.flush_bulk(transport)
 
     def _coalesce(self) -> None:
-        """Turn the rows into messages, first in line, each well within a frame."""
+        """Turn the rows into messages, each well within a frame: behind pulses, which must be in time."""
         beats, self.beats = self.beats, []
         acks, self.beat_acks = self.beat_acks, []
         step = BEAT_FIELDS * BEAT_GROUPS_MAX
@@ -174,7 +174,7 @@ class Peer:
         ]
         step = BEAT_ACK_FIELDS * BEAT_GROUPS_MAX
         messages += [BeatAcks(acks[start : start + step]) for start in range(0, len(acks), step)]
-        self.liveness[:0] = [(0, 0, message) for message in messages]
+        self.liveness += [(0, 0, message) for message in messages]
 
     def flush_bulk(self, transport: Transport) -> None:
         items, self.bulk = self.bulk, []

@@ -38,6 +38,7 @@ from multiraft.environment import Environment, Recalled
 from multiraft.errors import (
     CorruptRecord,
     GroupFailed,
+    GroupNotFound,
     HostClosed,
     MembershipRejected,
     MultiraftError,
@@ -132,7 +133,9 @@ class Scheduler:
         """Woken since the last pass, so that waking again costs nothing."""
         owed_max = owed_ticks_max(config.election_ticks, leases=config.read_mode is ReadMode.LEASE)
         self._ticker = Ticker(self._clock.now(), config.tick_interval_s, owed_max)
-        self._tick_after: tuple[int, int] | None = None
+        self._beat_at = self._ticker.next_at + (config.heartbeat_ticks - 1) * config.tick_interval_s
+        """When beats are due: a tick may be late, they may not."""
+        self._tick_after: tuple[int, int, int] | None = None
         """A tick is due; it is counted when what had arrived till then is handled."""
         self._ticking = False
         """A tick is being counted; not all groups were told yet."""
@@ -299,6 +302,8 @@ class Scheduler:
         )
         self._intake.lead = self._express.lead
         self._histogram = PassHistogram()
+        self._leading: set[Group] = set()
+        self._stopped: set[Group] = set()
         self._applied_entries = 0
 
     # --- the pass ------------------------------------------------------------------------------
@@ -312,12 +317,13 @@ class Scheduler:
         1. what workers and the log have done, until 2 T; if that is not all, the pass ends there, as
            nothing may overtake it
         2. what has arrived, in pieces, the lane of liveness and votes first (inbox.py), until T, and
-           one piece at least
+           one piece at least. Beats that are due by the clock are noted before, and leave with this pass
         3. a tick, if one is due and all that had arrived by then is handled: its groups until T, or for two
            fifths of T if that is longer. The next tick does not begin before all groups had this one
-        4. the groups that are dirty, oldest first, for T, but not beyond 2 T, and a fifth of T at least
-        5. what machines lack after a restart, in what is left of that, and one piece at least (catchup.py)
-        6. what all of this has to say to others, to the log, and to state machines in this thread
+        4. groups whose session has ended or begun are told, until T, and one piece at least (partings.py)
+        5. the groups that are dirty, oldest first, for T, but not beyond 2 T, and a fifth of T at least
+        6. what machines lack after a restart, in what is left of that, and one piece at least (catchup.py)
+        7. what all of this has to say to others, to the log, and to state machines in this thread
 
         The clock is looked at between pieces, and those are small: 32 messages or groups, 512 rows.
         So no part starves another, and no group the others of its part.
@@ -337,6 +343,10 @@ class Scheduler:
             return True
         if not self._ticking and self._tick_after is None and self._ticker.next_at <= started:
             self._tick_after = self._inbox.mark()
+        if self._beat_at <= started:
+            interval_s = self.config.heartbeat_ticks * self.config.tick_interval_s
+            self._beat_at += interval_s * (1 + (started - self._beat_at) // interval_s)
+            self._liveness.beat()
         self._drain_inbox(deadline)
         # Only after what arrived: a host that was paused must not time out a leader whose
         # messages are already here (LIVENESS of raft, thesis §6.4.1). But not after what came
@@ -353,6 +363,9 @@ class Scheduler:
         self._behind = self._ticking or self._ticker.next_at <= started
         if self._late_reads and not self._behind:
             self._step_late_reads()
+        partings = self._liveness.partings
+        if partings.due:
+            partings.go_on(self._clock.now, deadline)
         # A time of its own: were it what ticking and the inbox left over, a host that is behind
         # would take in more than it finishes, pass after pass, and never get out of that.
         now, whole = self._clock.now(), self.config.max_pass_s
@@ -367,6 +380,7 @@ class Scheduler:
             or self._inbox.weight
             or self._calls
             or self._ticking
+            or partings.due
             or catch_up.awaited
             or (catch_up.others and catch_up.busy)
             or self._ticker.next_at <= started
@@ -545,7 +559,10 @@ class Scheduler:
 
     def _leader_changed(self, group: Group) -> None:
         group.leader_changed()
-        if group.raft.role is not RaftRole.LEADER:
+        if group.raft.role is RaftRole.LEADER:
+            self._leading.add(group)
+        else:
+            self._leading.discard(group)
             group.proposals.put_down()
         self._tell_leader(group)
         self._staging.watch(group)
@@ -889,6 +906,9 @@ class Scheduler:
 
     def stopped(self, group: Group) -> None:
         """The group has failed, or was stopped on purpose: nobody may count on it any more."""
+        self._leading.discard(group)
+        if not isinstance(group.failed, GroupNotFound):  # then it is not here any more
+            self._stopped.add(group)
         self._liveness.check(group)
         self._installer.forget(group)
 
@@ -963,12 +983,14 @@ class Scheduler:
                 self._store.submit(batch, lambda: None)
 
     def statistics(self) -> SchedulerStatistics:
-        """How much went through since the host was opened."""
+        """How much went through since the host was opened. Costs no more with more groups at rest."""
+        leading = len(self._leading)
+        self._stopped = {group for group in self._stopped if self.groups.get(group.id) is group}
         return SchedulerStatistics(
             groups=len(self.groups),
-            at_rest=sum(1 for g in self.groups.values() if g.at_rest),
-            leading=sum(1 for g in self.groups.values() if g.raft.role is RaftRole.LEADER),
-            stopped=sum(1 for g in self.groups.values() if g.failed is not None),
+            at_rest=self._rest.count_at_rest(self._liveness.attached, leading),
+            leading=leading,
+            stopped=len(self._stopped),
             passes=self._histogram.count,
             pass_ms_max=self._histogram.max_ms,
             pass_histogram_ms=self._histogram.buckets(),

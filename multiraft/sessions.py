@@ -67,6 +67,8 @@ class Session:
         half, other: The name, see above. `other` is 0 until the peer was heard.
         host_id: Whose halves `other` are.
         is_open: Both sides know the name: the books may be used.
+        over: Another one has its place. What stands in its books counts for nothing, but for one thing: how
+            long ago the last beat was (partings.py takes the groups out, in turn).
         lane_up: Our stream is open, as far as is known: it may have been before the session was made.
         led: The leader's book: words of members at that host, by group.
         followed: The follower's book: groups whose member here gave its word to a leader there.
@@ -100,6 +102,7 @@ class Session:
         "lane_up",
         "led",
         "other",
+        "over",
         "peer",
         "queued",
         "silent",
@@ -113,6 +116,7 @@ class Session:
         self.other = 0
         self.lane_up = True
         self.queued = False
+        self.over = False
         self._beat = 0
         self.led: dict[GroupId, Follower] = {}
         self.followed: dict[GroupId, Group] = {}
@@ -168,6 +172,19 @@ class Session:
         self._rows = []
         self.is_open = False
         return left
+
+    def successor(self) -> Session:
+        """The one that has this one's place from now on: it knows the other host, and its books are empty.
+
+        This one must have been closed. Its books stay as they are, for those who stand in them.
+        """
+        assert not self.is_open, "closed before"
+        self.over = True
+        self._hello_due = False
+        after = Session(self.peer, self._new_half)
+        after.host_id, after.other, after.lane_up = self.host_id, self.other, self.lane_up
+        after._beat = self._beat
+        return after
 
     # --- out ---------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from itertools import chain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiraft.inbox import LIVENESS_FIRST, PIECE_MESSAGES, PIECE_ROWS, Inbox
+from multiraft.inbox import FIRST, PIECE_MESSAGES, PIECE_ROWS, Inbox
 from multiraft.messages import (
     APPEND_ACK_FIELDS,
     BEAT_ACK_FIELDS,
@@ -107,19 +107,45 @@ def test_a_pulse_is_not_cut() -> None:
     """Its rows, acknowledgement and beat are one thing."""
     pulse = Pulse(1, 2, 3, 4, 5, False, [0] * PULSE_FIELDS * (PIECE_ROWS + 1))
     inbox = Inbox()
-    items = [vote(1), (0, 0, pulse), vote(2)]
+    items = [(0, 0, pulse), vote(1), vote(2)]
     inbox.put(PEER, Lane.LIVENESS, items)
+    assert inbox.weight == PIECE_ROWS + 1 + 1 + 2
     assert list(chain(*drained(inbox))) == items
+    assert inbox.weight == 0
+
+
+def beat(number: int) -> Envelope:
+    return 0, 0, Pulse(1, 2, number, number, 0, False, [])
+
+
+def test_pulses_go_before_all_that_waits_and_do_not_starve_it() -> None:
+    """Whoever has seconds of votes before it must still hear in time that the other host is alive."""
+    inbox = Inbox()
+    inbox.put(PEER, Lane.BULK, [vote(100)])
+    for number in range(3):
+        inbox.put(PEER, Lane.LIVENESS, [vote(number)])
+    beats = [beat(number) for number in range(1, 2 * FIRST)]
+    inbox.put(PEER, Lane.LIVENESS, [*beats[:2], vote(3)])
+    for item in beats[2:]:
+        inbox.put(PEER, Lane.LIVENESS, [item])
+    order = [
+        f"beat {message.beat}" if isinstance(message, Pulse) else group
+        for items in drained(inbox)
+        for group, _, message in items
+    ]
+    first = [f"beat {beat}" for beat in range(1, FIRST + 1)]
+    second = [f"beat {beat}" for beat in range(FIRST + 1, 2 * FIRST)]
+    assert order == [*first, 100, 0, *second, 1, 2, 3]
 
 
 def test_liveness_goes_first_and_does_not_starve_the_other_lane() -> None:
     inbox = Inbox()
     for number in range(3):
         inbox.put(PEER, Lane.BULK, [vote(100 + number)])
-    for number in range(2 * LIVENESS_FIRST):
+    for number in range(2 * FIRST):
         inbox.put(PEER, Lane.LIVENESS, [vote(number)])
     order = [items[0][0] for items in drained(inbox)]
-    assert order == [*range(LIVENESS_FIRST), 100, *range(LIVENESS_FIRST, 2 * LIVENESS_FIRST), 101, 102]
+    assert order == [*range(FIRST), 100, *range(FIRST, 2 * FIRST), 101, 102]
 
 
 def test_a_mark_is_past_when_all_that_waited_then_is_taken() -> None:

@@ -97,6 +97,28 @@ def test_a_tick_of_many_groups_is_counted_in_several_passes() -> None:
     assert told.count(1) == sum(1 for g in scheduler.groups.values() if g.raft.role is RaftRole.FOLLOWER)
 
 
+def test_beats_leave_in_time_though_a_tick_is_late() -> None:
+    """The others would end their sessions with a host whose beats wait until all groups had their tick."""
+    groups = 6 * TURNS_MIN
+    hosts = slow(groups)
+    scheduler = hosts.schedulers[0]
+    for group in scheduler.groups.values():
+        scheduler._rest.wake(group)
+    interval_s = scheduler.config.heartbeat_ticks * scheduler.config.tick_interval_s
+    sessions = [peer.session for peer in scheduler._post.peers.values()]
+    hosts.clock_s = max(hosts.clock_s, scheduler.next_tick_at)
+    scheduler.run_pass()
+    hosts.step_s = interval_s  # from now on each piece of work takes longer than a beat may be late
+    passes = 0
+    while scheduler._rest.ticking:
+        before = [session._sent for session in sessions if session is not None]
+        scheduler.run_pass()
+        passes += 1
+        sent = [session._sent for session in sessions if session is not None]
+        assert all(now > then for now, then in zip(sent, before, strict=True)), "a pulse to each host"
+    assert passes > 2
+
+
 def test_fewer_groups_stand_while_the_host_is_behind() -> None:
     """More would only add to what it has too much of. Not none, as it may be behind for ever."""
     hosts = Hosts()

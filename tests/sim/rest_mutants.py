@@ -31,6 +31,8 @@ SHOWN_BY = {
     "promise_dies_with_the_term": "a_lease_holds_against_a_late_refusal",
     "promise_is_forgotten_at_rest": "a_lease_holds_against_a_candidate",
     "attachments_outlive_their_session": "the_liveness_lane_breaks_alone",
+    "words_are_forgotten_at_once": "a_lease_holds_before_a_follower_is_told_of_the_end",
+    "sessions_that_are_over_are_asked": "nobody_answers_before_it_is_told_of_the_end",
 }
 """Planted bugs, and a scene of scenes.py that comes out wrong with each."""
 
@@ -135,9 +137,9 @@ def silence_wakes_nobody() -> Iterator[None]:
     """A session ends, and the groups that were attached in it sleep on."""
     real = Liveness._end
 
-    def end(self: Liveness, session: Session, *, silent: bool = False) -> None:
+    def end(self: Liveness, session: Session, *, silent: bool = False) -> Session:
         session.followed = {}
-        real(self, session, silent=silent)
+        return real(self, session, silent=silent)
 
     with replaced(Liveness, "_end", end):
         yield
@@ -195,11 +197,44 @@ def attachments_outlive_their_session() -> Iterator[None]:
     """Rule 4: a follower keeps its word over the end of the session, which its leader's host forgot."""
     real = Liveness._end
 
-    def end(self: Liveness, session: Session, *, silent: bool = False) -> None:
-        kept = [(group, group.bond_term) for group in session.followed.values()]
-        real(self, session, silent=silent)
-        for group, term in kept:
-            group.bond, group.bond_term = session, term
+    def end(self: Liveness, session: Session, *, silent: bool = False) -> Session:
+        after = real(self, session, silent=silent)
+        session.followed = {}
+        return after
 
     with replaced(Liveness, "_end", end):
+        yield
+
+
+@planted
+def words_are_forgotten_at_once() -> Iterator[None]:
+    """A session's end takes the words back, and tells nobody until when they were kept."""
+    real = Liveness._end
+
+    def end(self: Liveness, session: Session, *, silent: bool = False) -> Session:
+        for group in session.followed.values():
+            group.bond, group.bond_term = None, 0
+        return real(self, session, silent=silent)
+
+    with replaced(Liveness, "_end", end):
+        yield
+
+
+@planted
+def sessions_that_are_over_are_asked() -> Iterator[None]:
+    """A read goes along with the next beat of a session that has none any more."""
+    real = Liveness.carry
+
+    def carry(self: Liveness, group: Group, message: Message) -> bool:
+        progress = group.raft.progress.get(message.to)
+        session = getattr(None if progress is None else progress.vouch, "session", None)
+        if session is None or not session.over:
+            return real(self, group, message)
+        session.over = False
+        try:
+            return real(self, group, message)
+        finally:
+            session.over = True
+
+    with replaced(Liveness, "carry", carry):
         yield

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from multiraft import partings
 from multiraft.messages import Lane, Message, MessageType
 from tests.sim.host import SimHost
+from tests.sim.mutants import replaced
 from tests.sim.stage import Stage
 from tests.sim.world import Violation
 
@@ -177,6 +179,60 @@ def _stand_against_a_lease(stage: Stage, a: SimHost, c: SimHost) -> None:
         stage.write(c)
     stage.read(a)
     stage.run(0.01)
+
+
+def a_lease_holds_before_a_follower_is_told_of_the_end() -> None:
+    """As before, but B's session with A has ended, and it is not the turn of B's group to be told so."""
+    stage = Stage(lease=True, pre_vote=False)
+    a, b, c = stage.cast()
+    stage.run(3 * stage.election_s)
+    stage.part(a, c)
+    stage.until(lambda: not stage.group(c).raft.leader)
+    stage.hold((b, a))
+    with replaced(partings, "TURNS_TICK_MAX", 0):
+        stage.run(0.1)
+        stage.end_session(b, a)
+        stage.run(0.01)
+        _require(stage.group(b).bond is not None, "B was not told")
+        _stand_against_a_lease(stage, a, c)
+
+
+def nobody_answers_before_it_is_told_of_the_end() -> None:
+    """Sessions have ended and begun again, and no group was told. Reads ask the members, one by one."""
+    stage = Stage()
+    a, b, c = stage.cast()
+    with replaced(partings, "TURNS_TICK_MAX", 0):
+        stage.run(0.1)
+        for other in (b, c):
+            stage.end_session(a, other)
+        stage.run(0.05)
+        _require(not stage.group(a).awake, "A was not told")
+        stage.read(a)
+        stage.finish_reads(0.5 * stage.election_s)
+        stage.run(0.2)
+    stage.until(stage.at_rest)
+    stage.check_books()
+
+
+def a_leader_that_was_not_told_of_the_end_does_not_rest_on() -> None:
+    """A late answer wakes A when its sessions are over. Nobody vouches for it, whatever its books say."""
+    stage = Stage()
+    a, b, c = stage.cast()
+    with replaced(partings, "TURNS_TICK_MAX", 0):
+        stage.run(0.1)
+        stage.part(a, b)
+        stage.part(a, c)
+        for other in (b, c):
+            stage.end_session(a, other)
+        stage.run(0.05)
+        ours, theirs = stage.group(a), stage.group(b)
+        late = Message(MessageType.HEARTBEAT_RESP, ours.member_id, theirs.member_id, ours.raft.term)
+        stage.say(b, a, late)
+        stage.run(0.3)
+        _require(stage.group(a).awake, "A looks for its quorum")
+    stage.let_go((a, b), (b, a), (a, c), (c, a))
+    stage.until(stage.at_rest)
+    stage.check_books()
 
 
 def members_hear_of_the_last_commit_before_they_rest() -> None:

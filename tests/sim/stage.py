@@ -172,6 +172,18 @@ class Stage:
     def part(self, one: SimHost, other: SimHost) -> None:
         self.hold((one, other), (other, one))
 
+    def end_session(self, host: SimHost, other: SimHost) -> None:
+        """`host` takes a new half for its session with `other`, as if something were missing."""
+        assert host.scheduler is not None
+        scheduler = host.scheduler
+        session = scheduler._post.peers[other.address].session
+        assert session is not None
+
+        def renew() -> None:
+            scheduler._liveness._renew(session)
+
+        scheduler._call_soon(renew)
+
     def break_lane(self, source: SimHost, target: SimHost, lane: Lane) -> None:
         network = self.cluster.network
         network._break(network._links[source.address, target.address, lane], "reset")
