@@ -166,7 +166,7 @@ async def host_processes(
     program: str = JOURNAL_HOST,
     first: Mapping[str, Any] = MappingProxyType({}),
     ports: Sequence[int] = (),
-    advertise: Sequence[str] = (),
+    advertise: Sequence[str | None] = (),
     **settings: Any,
 ) -> AsyncIterator[list[HostProcess]]:
     """Hosts that run; killed at the end.
