@@ -1,4 +1,6 @@
-"""Proposals on their way are bounded, by group and by host; what is refused is never applied."""
+"""Proposals on their way are bounded, by group and by host; what is refused is never applied.
+
+tests/cluster/test_uncommitted.py has processes without a quorum reach the limits."""
 
 from __future__ import annotations
 
@@ -107,54 +109,6 @@ class Calls:
             self.refused[data] = error
         else:
             self.done.append(data)
-
-
-async def test_without_a_quorum_a_group_takes_proposals_up_to_its_limit(tmp_path: Path) -> None:
-    """Beyond it each is refused at once; with the quorum back the others are applied, those never."""
-    cluster, calls = Trio(tmp_path, max_uncommitted_bytes=LIMIT), Calls()
-    async with cluster.first() as host, trio.open_nursery() as nursery:
-        async with cluster.others() as others:
-            (group,) = await cluster.lead(host, others, [7])
-        for number in range(20):
-            nursery.start_soon(calls.one, group, payload(number))
-        await until(lambda: len(calls.refused) == 20 - LIMIT // PAYLOAD_BYTES)
-        assert {type(each) for each in calls.refused.values()} == {ProposalDropped}
-        assert all("max_uncommitted_bytes" in str(each) for each in calls.refused.values())
-        with trio.fail_after(0.1), pytest.raises(ProposalDropped):
-            await group.propose(payload(99))
-        assert not calls.done
-        async with cluster.others() as others:
-            await until(lambda: len(calls.done) == LIMIT // PAYLOAD_BYTES)
-            await group.propose(payload(100))
-            everyone = [group, *(each.group(7) for each in others)]
-            await until(lambda: len({each.status().applied for each in everyone}) == 1)
-            expected = Counter([b"settled", *calls.done, payload(100)])
-            assert applied(everyone) == [expected] * 3
-        assert used(host) == 0
-
-
-async def test_all_groups_of_a_host_share_a_budget(tmp_path: Path) -> None:
-    """None of them reaches its own limit. What the host refuses is refused for every group, and the
-    room is there again as soon as the quorum is."""
-    cluster, calls = Trio(tmp_path, max_host_uncommitted_bytes=LIMIT), Calls()
-    async with cluster.first() as host, trio.open_nursery() as nursery:
-        async with cluster.others() as others:
-            groups = await cluster.lead(host, others, [7, 8, 9, 10])
-            alone = await host.create_group(11)
-            await alone.propose(b"fine")
-        for number in range(40):
-            nursery.start_soon(calls.one, groups[number % 4], payload(number))
-        await until(lambda: len(calls.refused) == 40 - LIMIT // PAYLOAD_BYTES)
-        assert used(host) == LIMIT
-        for group in (*groups, alone):
-            with pytest.raises(ProposalDropped, match="max_host_uncommitted_bytes"):
-                await group.propose(payload(99))
-        async with cluster.others() as others:
-            await until(lambda: len(calls.done) == LIMIT // PAYLOAD_BYTES)
-            assert used(host) == 0
-            await alone.propose(payload(100))
-            seen = sum((each for each in applied(groups)), Counter())
-            assert seen == Counter([*calls.done, *[b"settled"] * 4])
 
 
 async def test_the_leaders_host_refuses_what_others_forward_beyond_its_budget(tmp_path: Path) -> None:

@@ -122,7 +122,12 @@ async def answer(host: Host, request: dict[str, Any]) -> object:
         return await group.query(None)
     assert do == "status", do
     status = group.status()
-    return {"applied": status.applied, "failed": status.failed, "members": sorted(status.members)}
+    return {
+        "term": status.term,
+        "applied": status.applied,
+        "failed": status.failed,
+        "members": sorted(status.members),
+    }
 
 
 if __name__ == "__main__":

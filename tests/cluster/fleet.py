@@ -26,7 +26,7 @@ import trio
 from multiraft.cli import main
 from multiraft.cli.ports import free_ports
 from tests.admin.listener import Listener, listen_at
-from tests.cluster.forked import Forked
+from tests.cluster.forked import Command
 
 TICK_S = 0.05
 PATIENCE_S = 60.0
@@ -96,7 +96,7 @@ class FleetHost:
         self._log = folder / f"{name}.log"
         self._url = f"{scheme}://{self.http}"
         self._client = client
-        self._process: Forked | None = None
+        self._process: Command | None = None
 
     def __repr__(self) -> str:
         return f"<{self.name} at {self.address}>"
@@ -116,7 +116,7 @@ class FleetHost:
         fixed = ["--listen", self.listens_at, "--http", self.http, "--data-dir", self.data_dir]
         fixed += [] if self.address == self.listens_at else ["--advertise", self.address]
         command = ["serve", *fixed, "--groups", 1, "--watch-stdin", *given]
-        self._process = Forked(command, str(self._log))
+        self._process = Command(command, str(self._log))
 
     @property
     def runs(self) -> bool:
@@ -133,7 +133,7 @@ class FleetHost:
         return self._running.pid
 
     @property
-    def _running(self) -> Forked:
+    def _running(self) -> Command:
         assert self._process is not None, f"{self.name} does not run"
         return self._process
 

@@ -18,7 +18,7 @@ from multiraft import Group, Host, HostConfig, Member, MultiraftError, open_host
 from multiraft.cli.bench_host import read_lines
 from multiraft.cli.logs import log_to_stderr
 from multiraft.config import config_from
-from multiraft.interfaces import MachineFactory
+from multiraft.interfaces import Files, MachineFactory
 from tests.engine.helpers import journals
 from tests.engine.machines import Journal
 
@@ -26,6 +26,7 @@ Reply = Callable[[dict[str, Any]], None]
 Answer = Callable[[Host, dict[str, Any]], Awaitable[object]]
 Machines = Callable[[HostConfig], MachineFactory]
 """They may keep what they keep in the host's folder."""
+Before = Callable[[HostConfig], Awaitable[None]]
 
 
 async def create(host: Host, request: dict[str, Any]) -> int:
@@ -70,9 +71,21 @@ async def answer(host: Host, request: dict[str, Any]) -> object:
     return [[index, data.decode()] for index, data in machine.entries]
 
 
-async def serve(requests: trio.abc.ReceiveStream, reply: Reply, machines: Machines, answer: Answer) -> None:
+async def serve(
+    requests: trio.abc.ReceiveStream,
+    reply: Reply,
+    machines: Machines,
+    answer: Answer,
+    files: Files | None,
+    before: Before | None,
+) -> None:
     lines = read_lines(requests)
-    config = config_from(await anext(lines))
+    settings = await anext(lines)
+    lives = settings.pop("lives", 0)
+    config = config_from(settings)
+    for _ in range(lives):
+        assert before is not None
+        await before(config)
 
     async def one(request: dict[str, Any]) -> None:
         try:
@@ -80,14 +93,27 @@ async def serve(requests: trio.abc.ReceiveStream, reply: Reply, machines: Machin
         except MultiraftError as error:
             reply({"id": request["id"], "error": type(error).__name__, "reason": str(error)})
 
-    async with open_host(config, machines(config)) as host, trio.open_nursery() as nursery:
+    async with open_host(config, machines(config), files=files) as host, trio.open_nursery() as nursery:
         reply({"id": 0, "result": host.address})
         async for request in lines:
             nursery.start_soon(one, request)
         nursery.cancel_scope.cancel()
 
 
-def main(machines: Machines = lambda _: journals, answer: Answer = answer) -> None:
+def main(
+    machines: Machines = lambda _: journals,
+    answer: Answer = answer,
+    files: Files | None = None,
+    before: Before | None = None,
+) -> None:
+    """Run the program.
+
+    Args:
+        machines: What makes the machines of the host.
+        answer: Answers requests.
+        files: The host's. Default: the operating system's.
+        before: Called as often as the configuration's `lives` says, before the host is opened.
+    """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     log_to_stderr(logging.WARNING)
@@ -97,7 +123,7 @@ def main(machines: Machines = lambda _: journals, answer: Answer = answer) -> No
 
     async def run() -> None:
         async with trio.lowlevel.FdStream(os.dup(0)) as requests:
-            await serve(requests, reply, machines, answer)
+            await serve(requests, reply, machines, answer, files, before)
 
     trio.run(run)
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from itertools import count
+import itertools
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import trio
 
-from multiraft.cli.children import Child, ChildFailed, start_child
+from multiraft.cli.bench_host import read_lines
 from multiraft.cli.ports import free_ports
+from tests.cluster.forked import Program
+from tests.cluster.proxy import Proxy, open_proxy
 
 TICK_S = 0.02
+POLL_S = 0.005
+STOPPING_S = 20.0
 JOURNAL_HOST = "tests.cluster.journal_host"
 
 
@@ -45,117 +50,169 @@ class HostProcess:
     ) -> None:
         self.listen = f"127.0.0.1:{port}"
         self.address = advertise or self.listen
-        self._program = program
+        self.number = number
+        """Its place in the lists of members that `create_groups` makes: the id of its members."""
+        self._module = program
         self._name = f"host {number}"
         self.data_dir = folder / f"host{number}"
-        self._log = str(folder / f"host{number}.log")
+        self._log = folder / f"host{number}.log"
         self._nursery = nursery
-        self._ids = count(1)
+        self._ids = itertools.count(1)
         self._waiting: dict[int, trio.MemorySendChannel[dict[str, Any]]] = {}
-        self._child: Child | None = None
+        self._sending = trio.Lock()
+        self._process: Program | None = None
 
     @property
     def up(self) -> bool:
-        return self._child is not None
+        return self._process is not None
 
     @property
     def pid(self) -> int:
-        assert self._child is not None
-        return self._child.process.pid
+        return self._running.pid
 
     @property
     def log(self) -> str:
         """What it wrote to standard error, over all its lives."""
-        return Path(self._log).read_text()
+        return self._log.read_text() if self._log.exists() else ""
+
+    @property
+    def _running(self) -> Program:
+        assert self._process is not None, f"{self._name} does not run"
+        return self._process
 
     async def start(self, **settings: Any) -> None:
         """Start it, and return when it has opened its host."""
-        assert self._child is None
-        child = await start_child(self._name, self._program, [], self._log)
+        assert self._process is None
+        process = Program(self._module, str(self._log))
+        config = {
+            "data_dir": str(self.data_dir),
+            "listen": self.listen,
+            "advertise": self.address,
+            "tick_interval_s": TICK_S,
+        }
+        answers = read_lines(process.stdout)
         try:
-            config = {
-                "data_dir": str(self.data_dir),
-                "listen": self.listen,
-                "advertise": self.address,
-                "tick_interval_s": TICK_S,
-            }
-            await child.send({**config, **settings})
-            first = await child.receive()
+            await process.stdin.send_all(json.dumps({**config, **settings}).encode() + b"\n")
+            first = await anext(answers, None)
+            assert first == {"id": 0, "result": self.address}, self.log
         except BaseException:
-            await child.kill()
+            process.kill()
+            process.stdout.close()
             raise
-        assert first == {"id": 0, "result": self.address}
-        self._child = child
-        self._nursery.start_soon(self._listen, child)
+        self._process, self._waiting = process, {}
+        self._nursery.start_soon(_hand_out, process, answers, self._waiting)
 
     def signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        self._running.signal(number)
 
     async def kill(self) -> None:
         """SIGKILL."""
-        child, self._child = self._child, None
-        if child is not None:
-            await child.kill()
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
 
     async def stop(self) -> int:
         """Have it close its host; its exit status."""
-        child, self._child = self._child, None
-        assert child is not None
-        await child.stop(patience_s=20)
-        assert child.process.returncode is not None
-        return child.process.returncode
+        process, self._process = self._running, None
+        try:
+            await process.stdin.aclose()
+            with trio.fail_after(STOPPING_S):
+                return await process.ended()
+        finally:
+            process.kill()
 
     async def call(self, do: str, **arguments: Any) -> Any:
         """Raises: HostGone, HostError."""
-        child = self._child
-        if child is None:
+        process = self._process
+        if process is None:
             raise HostGone(self._name)
         number = next(self._ids)
         sender, receiver = trio.open_memory_channel[dict[str, Any]](1)
-        self._waiting[number] = sender
+        waiting = self._waiting
+        waiting[number] = sender
+        request = json.dumps({"id": number, "do": do, **arguments}).encode() + b"\n"
         try:
-            await child.send({"id": number, "do": do, **arguments})
+            async with self._sending:
+                await process.stdin.send_all(request)
             answer = await receiver.receive()
-        except (ChildFailed, trio.EndOfChannel):
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel):
             raise HostGone(self._name) from None
         finally:
-            self._waiting.pop(number, None)
+            waiting.pop(number, None)
         if "error" in answer:
             raise HostError(answer["error"], answer["reason"])
         return answer["result"]
 
-    async def _listen(self, child: Child) -> None:
-        """Hand out answers until the process ends; then nobody needs to wait any more."""
-        try:
-            while True:
-                answer = await child.receive()
-                if (sender := self._waiting.get(answer["id"])) is not None:
-                    sender.send_nowait(answer)
-        except (ChildFailed, trio.ClosedResourceError):
-            for sender in self._waiting.values():
-                sender.close()
+
+async def _hand_out(
+    process: Program,
+    answers: AsyncIterator[dict[str, Any]],
+    waiting: dict[int, trio.MemorySendChannel[dict[str, Any]]],
+) -> None:
+    """Until the process ends; then nobody needs to wait any more."""
+    async with process.stdout:
+        async for answer in answers:
+            if (sender := waiting.get(answer["id"])) is not None:
+                sender.send_nowait(answer)
+    for sender in waiting.values():
+        sender.close()
 
 
 @asynccontextmanager
 async def host_processes(
-    folder: Path, *, program: str = JOURNAL_HOST, **settings: Any
+    folder: Path,
+    *,
+    count: int = 3,
+    program: str = JOURNAL_HOST,
+    first: Mapping[str, Any] = MappingProxyType({}),
+    ports: Sequence[int] = (),
+    advertise: Sequence[str | None] = (),
+    **settings: Any,
 ) -> AsyncIterator[list[HostProcess]]:
-    """Three hosts that run; killed at the end."""
+    """Hosts that run; killed at the end.
+
+    Args:
+        folder: For their folders and logs.
+        count: How many.
+        program: The module that each of them runs.
+        first: Settings of the first of them alone.
+        ports: Where they listen. Default: free ones.
+        advertise: What they dial each other by. Default: where they listen.
+        settings: Of all of them.
+    """
     async with trio.open_nursery() as nursery:
         hosts = [
-            HostProcess(number, folder, port, nursery, program=program)
-            for number, port in enumerate(free_ports(3), 1)
+            HostProcess(number, folder, port, nursery, advertise=address, program=program)
+            for number, (port, address) in enumerate(
+                zip(ports or free_ports(count), advertise or [None] * count, strict=True), 1
+            )
         ]
         try:
             async with trio.open_nursery() as starting:
                 for host in hosts:
-                    starting.start_soon(_start, host, settings)
+                    own = first if host is hosts[0] else {}
+                    starting.start_soon(_start, host, {**settings, **own})
             yield hosts
         finally:
             with trio.CancelScope(shield=True):
                 for host in hosts:
                     await host.kill()
             nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def proxied_processes(
+    folder: Path, *, delay_s: float = 0.0, **settings: Any
+) -> AsyncIterator[tuple[list[HostProcess], list[Proxy]]]:
+    """Three hosts as of `host_processes`, each behind a proxy."""
+    async with AsyncExitStack() as stack:
+        ports = free_ports(3)
+        proxies = [
+            await stack.enter_async_context(open_proxy(f"127.0.0.1:{port}", delay_s)) for port in ports
+        ]
+        advertise = [proxy.address for proxy in proxies]
+        running = host_processes(folder, ports=ports, advertise=advertise, **settings)
+        yield await stack.enter_async_context(running), proxies
 
 
 async def _start(host: HostProcess, settings: dict[str, Any]) -> None:
@@ -171,3 +228,28 @@ async def create_groups(hosts: Sequence[HostProcess], groups: Sequence[int]) -> 
         for host in hosts:
             while None in (await host.call("leaders")).values():  # noqa: ASYNC110 - in another process
                 await trio.sleep(TICK_S)
+
+
+async def leader_first(hosts: Sequence[HostProcess], group: int) -> list[HostProcess]:
+    """`hosts`, the one that leads the group, as the first one says, before the others."""
+    address = (await hosts[0].call("leaders"))[str(group)]
+    leader = next(host for host in hosts if host.address == address)
+    return [leader, *(host for host in hosts if host is not leader)]
+
+
+async def lead(host: HostProcess, hosts: Sequence[HostProcess], group: int) -> None:
+    """Have `host` lead, and all of `hosts` know. A transfer may fail, and is asked for again."""
+
+    async def leads() -> bool:
+        with suppress(HostError):
+            await host.call("lead", group=group)
+        return {(await each.call("leaders"))[str(group)] for each in hosts} == {host.address}
+
+    await until(leads)
+
+
+async def until(check: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+    """Poll the processes for a state; fails when it does not come."""
+    with trio.fail_after(seconds):
+        while not await check():  # noqa: ASYNC110 - states of other processes
+            await trio.sleep(POLL_S)

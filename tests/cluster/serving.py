@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
-import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,8 +14,8 @@ import httpx
 import trio
 
 from multiraft.cli.ports import free_ports
-from tests.cli.helpers import ROOT, command_line
 from tests.cluster.fleet import Body
+from tests.cluster.forked import Command
 from tests.sim.linearizability import Kind, Operation, Outcome
 
 TICK_S = 0.05
@@ -38,29 +37,26 @@ class ServeHost:
         self._log = folder / f"host{number}.log"
         self._arguments = ["--listen", self.address, "--http", self.url, "--groups", "2"]
         self._arguments += ["--data-dir", str(folder / f"host{number}")]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Command | None = None
 
     def start(self, peers: str, settings: Sequence[str]) -> None:
         given = [each for setting in settings for each in ("--set", setting)]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command_line("serve", *self._arguments, "--peers", peers, *given), stderr=log, cwd=ROOT
-            )
+        command = ["serve", *self._arguments, "--watch-stdin", "--peers", peers, *given]
+        self._process = Command(command, str(self._log))
 
     def kill(self) -> None:
         """SIGKILL, which works on a stopped process too."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
             self._process = None
 
     def pause(self) -> None:
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        self._process.signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
         assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        self._process.signal(signal.SIGCONT)
 
 
 class Cluster:
