@@ -22,6 +22,7 @@ class FairWorker(Worker):
         super().__init__(*arguments)
         self._quiet_us: list[float] = []
         self._hot: Load | None = None
+        self._heat = trio.CancelScope()
         self._hot_before = 0
 
     async def quiet(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -33,19 +34,32 @@ class FairWorker(Worker):
         return {}
 
     async def _one_quiet(self, group: Group, pause_s: float, delay_s: float) -> None:
-        await trio.sleep(delay_s)
+        due = trio.current_time() + delay_s
         while True:
+            await trio.sleep_until(due)
+            due += pause_s
             started = perf_counter()
             await group.propose(PAYLOAD)
             self._quiet_us.append((perf_counter() - started) * 1e6)
-            await trio.sleep(pause_s)
 
     async def hot(self, request: dict[str, Any]) -> dict[str, Any]:
         own = [group for group in self.led() if group.id == HOT]
         if own:
             self._hot = Load(own, 1, len(PAYLOAD))
-            for number in range(request["outstanding"]):
-                self._nursery.start_soon(self._hot.one, number)
+            self._heat = trio.CancelScope()
+            self._nursery.start_soon(self._saturate, self._hot, request["outstanding"])
+        return {}
+
+    async def _saturate(self, load: Load, outstanding: int) -> None:
+        with self._heat:
+            async with trio.open_nursery() as nursery:
+                for number in range(outstanding):
+                    nursery.start_soon(load.one, number)
+
+    async def cool(self, _: dict[str, Any]) -> dict[str, Any]:
+        """The end of what `hot` began."""
+        self._heat.cancel()
+        self._hot = None
         return {}
 
     async def begin(self, _: dict[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ QUICK = {
     "idle": ("--seconds", "5"),
     "startup": ("--runs", "1"),
     "restart": ("--groups", "2000", "--mib", "100"),
-    "fairness": ("--runs", "1", "--seconds", "3"),
+    "fairness": ("--runs", "1", "--windows", "1"),
     "many": ("--seconds", "5"),
     "peers": ("--runs", "1", "--seconds", "3"),
 }
