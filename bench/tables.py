@@ -133,11 +133,14 @@ def many(lines: Sequence[Line]) -> str:
             cell(line, "idle_cpu_percent", " %"),
             cell(line, "rss_mib", " MiB"),
             cell(line, "rss_kib_per_group", " KiB"),
+            cell(line, "down_led_s", " s"),
+            cell(line, "down_cpu_percent", " %"),
         ]
         for line in lines
     ]
     head = ["groups", "made and all led", "one write to each", "p50 / p99", "applied everywhere after"]
-    return table([*head, "CPU of a host, idle again", "memory", "of that, a group"], rows)
+    head += ["CPU of a host, idle again", "memory", "of that, a group"]
+    return table([*head, "one host killed, all led again", "CPU of a host, one down"], rows)
 
 
 def restart(lines: Sequence[Line]) -> str:
