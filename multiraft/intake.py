@@ -69,6 +69,7 @@ class Intake:
         self.held_back: list[Group] = []
         """Groups whose proposals wait until the log has caught up."""
         self.crowd_groups = CROWD_GROUPS
+        """Fewer in a simulator, whose hosts never have that many."""
         self.crowded = False
         """Set for a pass: so many groups have business that what a run costs matters."""
         self._holding: dict[Group, None] = {}

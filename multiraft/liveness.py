@@ -199,11 +199,9 @@ class Liveness:
         """
         for peer in self._post.peers.values():
             if peer.groups:  # else nothing keeps the link: it is closed in a while
-                session = peer.session or self._session(peer)
+                session = self._session(peer)
                 session.interval_over()
-                if not session.queued:
-                    session.queued = True
-                    self._queued.append(session)
+                self.queue(session)
 
     def tick(self) -> None:
         """A tick interval is over. After all that has arrived, and after the groups' own ticks."""

@@ -158,14 +158,20 @@ def a_lease_holds_against_a_late_refusal() -> None:
     _stand_against_a_lease(stage, a, c)
 
 
-def a_lease_holds_against_a_candidate() -> None:
-    """B has been at rest for long when C, which has not heard A, asks for its vote."""
+def _unheard_candidate() -> tuple[Stage, SimHost, SimHost, SimHost]:
+    """A leads under a lease and B has been at rest for long; C hears A no more, nor A what B says."""
     stage = Stage(lease=True, pre_vote=False)
     a, b, c = stage.cast()
     stage.run(3 * stage.election_s)
     stage.part(a, c)
     stage.until(lambda: not stage.group(c).raft.leader)
     stage.hold((b, a))
+    return stage, a, b, c
+
+
+def a_lease_holds_against_a_candidate() -> None:
+    """B has been at rest for long when C, which has not heard A, asks for its vote."""
+    stage, a, _, c = _unheard_candidate()
     _stand_against_a_lease(stage, a, c)
 
 
@@ -183,12 +189,7 @@ def _stand_against_a_lease(stage: Stage, a: SimHost, c: SimHost) -> None:
 
 def a_lease_holds_before_a_follower_is_told_of_the_end() -> None:
     """As before, but B's session with A has ended, and it is not the turn of B's group to be told so."""
-    stage = Stage(lease=True, pre_vote=False)
-    a, b, c = stage.cast()
-    stage.run(3 * stage.election_s)
-    stage.part(a, c)
-    stage.until(lambda: not stage.group(c).raft.leader)
-    stage.hold((b, a))
+    stage, a, b, c = _unheard_candidate()
     with replaced(partings, "TURNS_TICK_MAX", 0):
         stage.run(0.1)
         stage.end_session(b, a)
