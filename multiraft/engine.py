@@ -40,7 +40,7 @@ from multiraft.interfaces import Executor, Files, MachineFactory, SnapshotOffer,
 from multiraft.logs import default_to_stdlib
 from multiraft.membership import GroupMeta, Membership, dialable, predefined
 from multiraft.messages import Envelope, Hello, JoinRequest, Lane
-from multiraft.process import tuned
+from multiraft.process import Young, tuned
 from multiraft.routes import FRAME_BYTES_MAX
 from multiraft.scheduler import Scheduler
 from multiraft.starting import RecoveryCalls, check_group_id, random_id
@@ -85,6 +85,9 @@ class HostStatistics:
     log: StoreStatistics
     transport: tuple[LinkStatistics, ...]
     """One for each lane of each peer."""
+    collections: int
+    """How often garbage was looked for among young objects, which happens between passes (process.py)."""
+    collection_ms_max: float
 
 
 class _Receiver:
@@ -134,8 +137,10 @@ class Host(RecoveryCalls):
         transport: HttpTransport,
         departed: Departed,
         importer: Importer,
+        young: Young,
     ) -> None:
         self.config = config
+        self._young = young
         self._departed = departed
         self._importer = importer
         self._joins: dict[GroupId, trio.Lock] = {}
@@ -357,7 +362,11 @@ class Host(RecoveryCalls):
     def statistics(self) -> HostStatistics:
         """Counters of scheduler, log and transport."""
         return HostStatistics(
-            self._scheduler.statistics(), self._store.statistics(), tuple(self._transport.statistics())
+            self._scheduler.statistics(),
+            self._store.statistics(),
+            tuple(self._transport.statistics()),
+            self._young.looks,
+            self._young.max_s * 1e3,
         )
 
     def __repr__(self) -> str:
@@ -423,10 +432,11 @@ class _Runner:
         self._failure = error
         self.wake()
 
-    async def run(self, scheduler: Scheduler) -> None:
+    async def run(self, scheduler: Scheduler, store: Store, young: Young) -> None:
         room = self._receiver.room
         while True:
             more = scheduler.run_pass()
+            young.look(store.records)
             if self._failure is not None:
                 raise self._failure
             if scheduler.closing and not scheduler.pending:
@@ -587,7 +597,8 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
     stack.callback(nursery.cancel_scope.cancel)
     stack.push_async_callback(_drain, config, scheduler, runner)
     receiver.scheduler = scheduler
-    nursery.start_soon(runner.run, scheduler)
+    young = Young()
+    nursery.start_soon(runner.run, scheduler, store, young)
     nursery.start_soon(runner.tick, scheduler, clock)
     nursery.start_soon(SyncWatch(scheduler.events, store.pace, config.slow_sync_s).run)
     scheduler.events.log_to(log)
@@ -597,7 +608,7 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
             log.error("group is stopped", group=group.id, reason=str(group.failed))
     _report_moved(scheduler.groups.values(), transport.address)
     departed = await trio.to_thread.run_sync(Departed, files, data_dir)
-    return Host(config, scheduler, store, transport, departed, Importer(files, snapshots))
+    return Host(config, scheduler, store, transport, departed, Importer(files, snapshots), young)
 
 
 def _system_random(below: int) -> int:

@@ -108,6 +108,11 @@ class Store:
         """
         return self._collector.collect(max_bytes, max_groups)
 
+    @property
+    def records(self) -> int:
+        """Records written since the log was opened."""
+        return self._wal.records
+
     def statistics(self) -> StoreStatistics:
         wal, cache = self._wal, self._wal.shelf.cache
         segments = wal.shelf.segments.values()
