@@ -458,11 +458,16 @@ class _Runner:
         self._parked = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    async def tick(self, scheduler: Scheduler, clock: HostClock) -> None:
-        """Wake the scheduler whenever a tick is due."""
+    async def tick(self, scheduler: Scheduler, clock: HostClock, watch: SyncWatch) -> None:
+        """Wake the scheduler whenever beats or a tick are due, and look at the log on the way.
+
+        One task for both, as each moment at which an idle host wakes up costs it (rhythm.py).
+        """
         while True:
-            await clock.sleep_until(scheduler.next_tick_at)
-            scheduler.wake()
+            await clock.sleep_until(min(scheduler.next_wake_at, clock.now() + watch.pause_s))
+            watch.look()
+            if scheduler.next_wake_at <= clock.now():  # else what woke it meanwhile has seen to that
+                scheduler.wake()
             await trio.lowlevel.checkpoint()
 
 
@@ -598,9 +603,9 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
     stack.push_async_callback(_drain, config, scheduler, runner)
     receiver.scheduler = scheduler
     young = Young()
+    watch = SyncWatch(scheduler.events, store.pace, config.slow_sync_s)
     nursery.start_soon(runner.run, scheduler, store, young)
-    nursery.start_soon(runner.tick, scheduler, clock)
-    nursery.start_soon(SyncWatch(scheduler.events, store.pace, config.slow_sync_s).run)
+    nursery.start_soon(runner.tick, scheduler, clock, watch)
     scheduler.events.log_to(log)
     log.info("host open", address=transport.address, groups=len(scheduler.groups), epoch=identity.epoch)
     for group in scheduler.groups.values():

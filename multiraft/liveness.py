@@ -36,7 +36,7 @@ class Liveness:
     def __init__(
         self,
         config: HostConfig,
-        epoch: int,
+        own: Hello,
         groups: Mapping[GroupId, Group],
         post: Post,
         rest: Rest,
@@ -54,8 +54,12 @@ class Liveness:
         self._admit = admit
         self._mark_dirty = mark_dirty
         self._call_soon = call_soon
-        self._halves = itertools.count((epoch << EPOCH_SHIFT) + 1)
+        self._halves = itertools.count((own.epoch << EPOCH_SHIFT) + 1)
         self._queued: list[Session] = []
+        self._host_id = own.host_id
+        self._pacemaker: Session | None = None
+        self.paced = False
+        """The pacemaker's beat was heard, and the scheduler has not seen to it yet."""
         self.partings = Partings(config.election_ticks, groups, rest, self._ask_each)
 
     def _session(self, peer: Peer) -> Session:
@@ -141,6 +145,8 @@ class Liveness:
             session.hear_beat(pulse.beat, pulse.urgent)
             if pulse.urgent:
                 self.queue(session)
+            elif session is self._pacemaker:
+                self.paced = True
 
     def _hear_row(
         self,
@@ -197,11 +203,21 @@ class Liveness:
         others would end their sessions with it, which makes still more to do. All that an early one
         can do is to vouch from an earlier tick than it might (docs/liveness.md).
         """
+        first = leading = None
         for peer in self._post.peers.values():
             if peer.groups:  # else nothing keeps the link: it is closed in a while
                 session = self._session(peer)
                 session.interval_over()
                 self.queue(session)
+                if session.led:
+                    leading = session
+                if session.followed and (first is None or session.host_id < first.host_id):
+                    first = session
+        # Beat with the host of the smallest id that beats us, if that is not this one. So of those that
+        # beat each follows one with a smaller id, and nobody, in a ring, itself (docs/liveness.md).
+        if first is not None and leading is not None and first.host_id > self._host_id:
+            first = None
+        self._pacemaker = first
 
     def tick(self) -> None:
         """A tick interval is over. After all that has arrived, and after the groups' own ticks."""

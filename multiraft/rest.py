@@ -52,8 +52,9 @@ class Rest:
         self._beat = beat
         self._queue = queue
         self._timed_out = timed_out
-        self._awake: dict[Group, None] = {}
-        self._due: dict[int, list[Group]] = {}
+        self.ticked: dict[Group, None] = {}
+        """Those that are awake."""
+        self.due: dict[int, list[Group]] = {}
         """By tick: groups whose election timeout is over then, unless something comes in between."""
         self._turns: list[Group] = []
         """Who has not been told of the present tick, last one first."""
@@ -70,11 +71,11 @@ class Rest:
     @property
     def awake(self) -> int:
         """How many groups are ticked."""
-        return len(self._awake)
+        return len(self.ticked)
 
     def count_at_rest(self, attached: int, leading: int) -> int:
         """How many groups rest, given how many are attached, and lead: whoever is awake does not rest."""
-        awake = sum(1 for g in self._awake if g.bond is not None or g.raft.role is RaftRole.LEADER)
+        awake = sum(1 for g in self.ticked if g.bond is not None or g.raft.role is RaftRole.LEADER)
         return max(0, attached + leading - awake)
 
     # --- waking ----------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ class Rest:
             return
         group.awake = True
         group.due = 0
-        self._awake[group] = None
+        self.ticked[group] = None
         slept, group.state_since = self.ticks - group.state_since, self.ticks
         raft = group.raft
         if raft.role is RaftRole.LEADER:
@@ -123,8 +124,8 @@ class Rest:
         """A tick interval is over. `go_on` tells those who are awake: thousands may be."""
         assert not self.ticking, "one tick after the other"
         self.ticks += 1
-        self._turns = list(reversed(self._awake))
-        self._rings = self._due.pop(self.ticks, [])[::-1]
+        self._turns = list(reversed(self.ticked))
+        self._rings = self.due.pop(self.ticks, [])[::-1]
 
     def go_on(self, now: Callable[[], float], deadline: float) -> bool:
         """Go on with the tick until `deadline`, for `TURNS_MIN` groups at least. True: all were told.
@@ -179,7 +180,7 @@ class Rest:
                 self._lie_down(group, self.ticks)
 
     def _lie_down(self, group: Group, since: int) -> None:
-        del self._awake[group]
+        del self.ticked[group]
         group.awake = False
         group.state_since = since
 
@@ -196,7 +197,7 @@ class Rest:
             left = max(1, self._election_ticks // 2)
         self._lie_down(group, self.ticks)
         group.due = self.ticks + left
-        self._due.setdefault(group.due, []).append(group)
+        self.due.setdefault(group.due, []).append(group)
 
     # --- a leader's business -----------------------------------------------------------------------
 

@@ -91,6 +91,7 @@ from multiraft.raft.failures import (
 from multiraft.raft.ready import Ready
 from multiraft.recovery import Recovery
 from multiraft.rest import Rest
+from multiraft.rhythm import Rhythm
 from multiraft.snapshots import Snapshots
 from multiraft.staging import Staging
 from multiraft.statistics import PassHistogram, SchedulerStatistics
@@ -133,12 +134,15 @@ class Scheduler:
         """Woken since the last pass, so that waking again costs nothing."""
         owed_max = owed_ticks_max(config.election_ticks, leases=config.read_mode is ReadMode.LEASE)
         self._ticker = Ticker(self._clock.now(), config.tick_interval_s, owed_max)
-        self._beat_at = self._ticker.next_at + (config.heartbeat_ticks - 1) * config.tick_interval_s
+        interval_s = config.heartbeat_ticks * config.tick_interval_s
+        self._rhythm = Rhythm(self._clock.now() + interval_s, interval_s)
         """When beats are due: a tick may be late, they may not."""
         self._tick_after: tuple[int, int, int] | None = None
         """A tick is due; it is counted when what had arrived till then is handled."""
         self._ticking = False
         """A tick is being counted; not all groups were told yet."""
+        self._still = False
+        """After the last pass nobody was awake, nor asleep until a certain tick: ticks come with beats."""
         self._collecting = False
         self._behind = False
         self._late_reads: list[tuple[Group, Message]] = []
@@ -177,7 +181,7 @@ class Scheduler:
         )
         self._liveness = Liveness(
             config,
-            environment.hello.epoch,
+            environment.hello,
             self.groups,
             self._post,
             self._rest,
@@ -317,7 +321,8 @@ class Scheduler:
         1. what workers and the log have done, until 2 T; if that is not all, the pass ends there, as
            nothing may overtake it
         2. what has arrived, in pieces, the lane of liveness and votes first (inbox.py), until T, and
-           one piece at least. Beats that are due by the clock are noted before, and leave with this pass
+           one piece at least. Beats that are due by the clock are noted before, and leave with this pass; a
+           tick that only waited for it, on a host at rest, is counted before
         3. a tick, if one is due and all that had arrived by then is handled: its groups until T, or for two
            fifths of T if that is longer. The next tick does not begin before all groups had this one
         4. groups whose session has ended or begun are told, until T, and one piece at least (partings.py)
@@ -341,13 +346,27 @@ class Scheduler:
             # Nothing may overtake them: what they report came before anything that waits.
             self._finish_pass(started)
             return True
-        if not self._ticking and self._tick_after is None and self._ticker.next_at <= started:
-            self._tick_after = self._inbox.mark()
-        if self._beat_at <= started:
-            interval_s = self.config.heartbeat_ticks * self.config.tick_interval_s
-            self._beat_at += interval_s * (1 + (started - self._beat_at) // interval_s)
-            self._liveness.beat()
+        tick_at = self._ticker.next_at
+        if tick_at <= started and not self._ticking and self._tick_after is None:
+            if self._still and started < tick_at + self.config.tick_interval_s:
+                # It was due before this arrived, and only waited for a pass: who is heard now was not heard
+                # before it. (Counted afterwards, it would be taken for a tick of silence since.)
+                self._ticking = self._ticker.take(started)
+                self._rest.begin_tick()
+                self._go_on_ticking(deadline)
+            else:
+                self._tick_after = self._inbox.mark()
+        rhythm, liveness = self._rhythm, self._liveness
+        if rhythm.due_at <= started:
+            rhythm.beaten(started)
+            liveness.beat()
         self._drain_inbox(deadline)
+        if liveness.paced:
+            liveness.paced = False
+            rhythm.heard(started)
+            if rhythm.due_at <= started:
+                rhythm.beaten(started)
+                liveness.beat()
         # Only after what arrived: a host that was paused must not time out a leader whose
         # messages are already here (LIVENESS of raft, thesis §6.4.1). But not after what came
         # later, or a stream of messages that never ceases would stop the heartbeats.
@@ -375,6 +394,8 @@ class Scheduler:
         if catch_up.awaited or catch_up.others:
             catch_up.take(deadline)
         self._finish_pass(started)
+        rest = self._rest
+        self._still = not (rest.ticked or rest.due)
         return bool(
             self._dirty
             or self._inbox.weight
@@ -405,6 +426,18 @@ class Scheduler:
     @property
     def next_tick_at(self) -> float:
         return self._ticker.next_at
+
+    @property
+    def next_wake_at(self) -> float:
+        """When the next pass is due if nothing else calls for one: for beats, or for a tick.
+
+        While nobody is awake, or waits for a certain tick, nothing hangs on a tick but how soon a silence is
+        noticed. Then it is counted with the next beats, within an interval: one wake-up instead of two.
+        """
+        tick_at = self._ticker.next_at
+        if self._still:
+            tick_at += self.config.tick_interval_s
+        return min(self._rhythm.due_at, tick_at)
 
     def mark_dirty(self, group: Group) -> None:
         """The group has work: the next pass looks at it."""

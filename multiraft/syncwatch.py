@@ -10,12 +10,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-import trio
-
 from multiraft.events import Events, SyncSlow
 
 LOOKS = 4
-"""Looks per threshold, but not more often than once in"""
+"""Looks per threshold at least, but none need be sooner after another than"""
 LOOK_S_MIN = 0.25
 
 
@@ -33,12 +31,17 @@ class Pace(Protocol):
 
 
 class SyncWatch:
-    """Looks at a log's pace, again and again, and tells of each slow write twice at most."""
+    """Looks at a log's pace, when asked to, and tells of each slow write twice at most.
+
+    Attributes:
+        pause_s: How long there may be between two looks.
+    """
 
     def __init__(self, events: Events, pace: Pace, threshold_s: float) -> None:
         self._events = events
         self._pace = pace
         self._threshold_s = threshold_s
+        self.pause_s = max(threshold_s / LOOKS, LOOK_S_MIN)
         self._told: float | None = None
         """When the write began that was told of and is not through."""
 
@@ -50,9 +53,3 @@ class SyncWatch:
         if since is not None and since != self._told and (took := pace.now() - since) >= self._threshold_s:
             self._told = since
             self._events.emit(SyncSlow(took, done=False))
-
-    async def run(self) -> None:
-        pause = max(self._threshold_s / LOOKS, LOOK_S_MIN)
-        while True:
-            await trio.sleep(pause)
-            self.look()

@@ -145,7 +145,7 @@ class SimHost:
         self.cluster.invariants.host_up(self)
         self._create_groups(scheduler)
         self._ask_for_pass()
-        self._tick_at(scheduler.next_tick_at)
+        self._tick_at(scheduler.next_wake_at)
         self.cluster.network.host_up(self)
 
     def restart(self) -> None:
@@ -316,7 +316,7 @@ class SimHost:
         scheduler = self.scheduler
         assert scheduler is not None
         scheduler.wake()
-        self._tick_at(max(scheduler.next_tick_at, self.world.now + 0.2 * self.plan.tick_interval_s))
+        self._tick_at(max(scheduler.next_wake_at, self.world.now + 0.2 * self.plan.tick_interval_s))
 
 
 class _Incarnation:
