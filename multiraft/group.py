@@ -109,6 +109,8 @@ class Group(MembershipCalls):
         "log",
         "machine",
         "machine_at",
+        "max_proposal_bytes",
+        "max_uncommitted_bytes",
         "member_id",
         "membership",
         "meta",
@@ -195,6 +197,8 @@ class Group(MembershipCalls):
         # Snapshots.
         self.snapshot_file: SnapshotFile | None = None
         self.snapshot_index: Index = log.snapshot_point.index
+        self.max_proposal_bytes = self.limit("max_proposal_bytes")
+        self.max_uncommitted_bytes = self.limit("max_uncommitted_bytes")
         self.snapshot_interval_entries = self.limit("snapshot_interval_entries")
         self.snapshot_interval_bytes = self.limit("snapshot_interval_bytes")
         self.bytes_since_snapshot = 0
@@ -235,7 +239,7 @@ class Group(MembershipCalls):
         self.proposals.queue(data, waiter)
         self.host.mark_dirty(self)
         try:
-            return await waiter.wait()
+            return await trio.lowlevel.wait_task_rescheduled(waiter.abort)
         except trio.Cancelled:
             self.proposals.withdraw(waiter)
             raise
@@ -278,7 +282,7 @@ class Group(MembershipCalls):
         waiter = QueryWaiter(self, request)
         self.reads.queued.append(waiter)
         self.host.mark_dirty(self)
-        return await waiter.wait()
+        return await trio.lowlevel.wait_task_rescheduled(waiter.abort)
 
     async def read_barrier(self) -> None:
         """Return once this host has applied all that was acknowledged before the call.
@@ -495,20 +499,22 @@ class Group(MembershipCalls):
     # --- helpers -----------------------------------------------------------------------------
 
     def _admit(self, data: Sequence[bytes]) -> None:
-        self.check_running()
-        limit = self.limit("max_proposal_bytes")
-        size = 0
+        """Whether these may be queued. Raises: As `propose`."""
+        host, table = self.host, self.proposals
+        if self.removed is not None or self.failed is not None or host.closing:
+            self.check_running()
+        limit, size = self.max_proposal_bytes, 0
         for each in data:
             if not isinstance(each, bytes):
                 raise TypeError(f"a proposal is bytes, not {type(each).__name__}")
             if len(each) > limit:
                 raise ProposalTooLarge(len(each), limit)
             size += len(each)
-        if not self.host.budget.has_room(size):
+        if not host.budget.has_room(size):
             raise ProposalDropped(HOST_LIMIT_REASON)
-        if not self.proposals.has_room(size, self.limit("max_uncommitted_bytes")):
+        if not table.has_room(size, self.max_uncommitted_bytes):
             raise ProposalDropped(GROUP_LIMIT_REASON)
-        if len(self.proposals.payloads) + len(data) > self.host.config.max_queued_proposals:
+        if len(table.payloads) + len(data) > host.config.max_queued_proposals:
             raise ProposalDropped("too many proposals are queued (max_queued_proposals)")
 
     async def _propose_change(self, change: Change) -> None:

@@ -70,8 +70,8 @@ class Run:
         origin: MemberId = NO_MEMBER,
         sequence: int = 0,
     ) -> Run:
-        """Encode `payloads` (at least one)."""
-        held = list(payloads)
+        """Encode `payloads` (at least one). A list is kept as it is, and must not be changed any more."""
+        held = payloads if type(payloads) is list else list(payloads)
         assert held, "a run has at least one entry"
         size = sum(map(len, held))
         return cls(first, first + len(held) - 1, term, kind, size, cbor2.dumps(held), origin, sequence, held)

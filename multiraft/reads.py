@@ -31,23 +31,24 @@ class Round:
 class ReadTable:
     """The read barriers of one group on one host."""
 
-    __slots__ = ("_applying", "_rounds", "deadline", "queued")
+    __slots__ = ("_rounds", "applying", "deadline", "queued")
 
     def __init__(self) -> None:
         self.queued: list[Waiter] = []
         self._rounds: dict[bytes, Round] | None = None
-        self._applying: list[tuple[Index, list[Waiter]]] | None = None
+        self.applying: list[tuple[Index, list[Waiter]]] | None = None
+        """Confirmed reads that wait until an index is applied; empty or None: there are none."""
         self.deadline: float | None = None
         """When waiting for a leader ends; None while one is known or nobody waits."""
 
     def __bool__(self) -> bool:
-        return bool(self.queued) or bool(self._rounds) or bool(self._applying)
+        return bool(self.queued) or bool(self._rounds) or bool(self.applying)
 
     @property
     def awaited(self) -> bool:
         """Whether somebody still waits for one of these."""
         rounds = (held.waiters for held in (self._rounds or {}).values())
-        applying = (waiters for _, waiters in self._applying or ())
+        applying = (waiters for _, waiters in self.applying or ())
         return any(listens(each) for waiters in (self.queued, *rounds, *applying) for each in waiters)
 
     @property
@@ -69,16 +70,16 @@ class ReadTable:
             for waiter in held.waiters:
                 waiter.resolve(None)
         else:
-            if self._applying is None:
-                self._applying = []
-            self._applying.append((index, held.waiters))
+            if self.applying is None:
+                self.applying = []
+            self.applying.append((index, held.waiters))
 
     def applied(self, index: Index) -> None:
         """The state machine stands at `index`: release the barriers up to there."""
-        if not self._applying:
+        if not self.applying:
             return
-        ready = [waiters for at, waiters in self._applying if at <= index]
-        self._applying = [(at, waiters) for at, waiters in self._applying if at > index]
+        ready = [waiters for at, waiters in self.applying if at <= index]
+        self.applying = [(at, waiters) for at, waiters in self.applying if at > index]
         for waiters in ready:
             for waiter in waiters:
                 waiter.resolve(None)
@@ -100,7 +101,7 @@ class ReadTable:
 
     def fail_all(self, error: MultiraftError) -> None:
         self.ask_again(float("inf"))
-        for _, waiters in self._applying or ():
+        for _, waiters in self.applying or ():
             self.queued.extend(waiters)
-        self._applying = None
+        self.applying = None
         self.expire_queued(error)

@@ -856,8 +856,14 @@ class Scheduler:
     def _applied_to(self, group: Group, index: Index, weight: int) -> None:
         group.applied = index
         more = group.raft.applied_to(index, weight)
-        group.reads.applied(index)
-        self._snapshots.applied(group, weight)
+        if group.reads.applying:
+            group.reads.applied(index)
+        group.bytes_since_snapshot = weight = group.bytes_since_snapshot + weight
+        if (
+            index - group.snapshot_index >= group.snapshot_interval_entries
+            or weight >= group.snapshot_interval_bytes
+        ):
+            self._snapshots.due(group)
         if (more or group.proposals.held) and not group.dirty:
             self.mark_dirty(group)
 

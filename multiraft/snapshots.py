@@ -65,13 +65,9 @@ class Snapshots:
     def busy(self) -> bool:
         return bool(self._writing) or bool(self._queue)
 
-    def applied(self, group: Group, weight: int) -> None:
-        """The group applied entries of `weight` bytes: is a snapshot due?"""
-        group.bytes_since_snapshot += weight
-        if (
-            group.applied - group.snapshot_index >= group.snapshot_interval_entries
-            or group.bytes_since_snapshot >= group.snapshot_interval_bytes
-        ) and group.applied > group.snapshot_index:
+    def due(self, group: Group) -> None:
+        """The group applied as much since its last snapshot as there may be between two."""
+        if group.applied > group.snapshot_index:
             self.want(group, None)
 
     def want(self, group: Group, waiter: Waiter | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import AsyncGenerator, Generator
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import outcome
 import trio
@@ -14,13 +15,23 @@ if TYPE_CHECKING:
     from multiraft.group import Group
 
 
-class TaskWaiter:
-    """A parked trio task. Waking one costs 3 µs, so nothing is woken twice for one result."""
+Yielded = TypeVar("Yielded")
 
-    __slots__ = ("_task",)
+
+class TaskWaiter(outcome.Outcome[object]):
+    """A parked trio task. Waking one costs 2 µs, so nothing is woken twice for one result.
+
+    It is also what trio hands to its task, the `Outcome` of waiting: an object less for each write.
+    """
+
+    __slots__ = ("_result", "_task")
 
     def __init__(self) -> None:
         self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+
+    # Waiters are kept in sets and looked for by identity; outcomes compare by value.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__  # type: ignore[assignment]  # which attrs has taken from the base class
 
     @property
     def listening(self) -> bool:
@@ -28,21 +39,34 @@ class TaskWaiter:
         return self._task is not None
 
     async def wait(self) -> object:
-        return await trio.lowlevel.wait_task_rescheduled(self._abort)
+        return await trio.lowlevel.wait_task_rescheduled(self.abort)
 
-    def _abort(self, _: object) -> trio.lowlevel.Abort:
-        self._task = None  # cancelled: whatever comes of it, nobody listens any more
+    def abort(self, _: object) -> trio.lowlevel.Abort:
+        """The task is cancelled: whatever comes of it, nobody listens any more."""
+        self._task = None
         return trio.lowlevel.Abort.SUCCEEDED
 
     def resolve(self, value: object) -> None:
         if (task := self._task) is not None:
             self._task = None
-            trio.lowlevel.reschedule(task, outcome.Value(value))
+            self._result = value
+            trio.lowlevel.reschedule(task, self)
 
     def fail(self, error: Exception) -> None:
         if (task := self._task) is not None:
             self._task = None
             trio.lowlevel.reschedule(task, outcome.Error(fresh(error)))
+
+    # --- as an outcome -------------------------------------------------------------------------
+
+    def unwrap(self) -> object:
+        return self._result
+
+    def send(self, gen: Generator[Yielded, object, object]) -> Yielded:
+        return gen.send(self._result)
+
+    async def asend(self, agen: AsyncGenerator[Yielded, object]) -> Yielded:
+        return await agen.asend(self._result)
 
 
 class ManyWaiter:
@@ -72,28 +96,41 @@ class ManyWaiter:
         self._waiter.fail(error)
 
 
-class QueryWaiter:
+class QueryWaiter(TaskWaiter):
     """A read whose barrier, once passed, is followed by the query itself: one wake-up in all."""
 
-    __slots__ = ("_group", "_request", "_waiter")
+    __slots__ = ("_group", "_request")
 
     def __init__(self, group: Group, request: object) -> None:
         self._group = group
         self._request = request
-        self._waiter = TaskWaiter()
-
-    @property
-    def listening(self) -> bool:
-        return self._waiter.listening
-
-    async def wait(self) -> object:
-        return await self._waiter.wait()
+        self._task = trio.lowlevel.current_task()
 
     def resolve(self, _: object) -> None:
-        self._group.host.run_query(self._group, self._request, self._waiter)
+        """The barrier is passed."""
+        group = self._group
+        if group.machine.blocking:
+            group.host.run_query(group, self._request, _Answer(self))
+            return
+        try:
+            value = group.machine.query(self._request)
+        except Exception as error:
+            self.fail(error)
+        else:
+            super().resolve(value)
 
-    def fail(self, error: Exception) -> None:
-        self._waiter.fail(error)
+    def answer(self, value: object) -> None:
+        """The query, in another thread, returned `value`."""
+        super().resolve(value)
+
+
+class _Answer:
+    """Waits for the query where `QueryWaiter` waited for its barrier."""
+
+    __slots__ = ("fail", "resolve")
+
+    def __init__(self, waiter: QueryWaiter) -> None:
+        self.resolve, self.fail = waiter.answer, waiter.fail
 
 
 class Leadership:

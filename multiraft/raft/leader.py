@@ -12,6 +12,7 @@ from multiraft.raft.failures import ConfChangeRefused
 from multiraft.raft.leader_reads import confirm_reads, on_read, release_postponed
 from multiraft.raft.progress import PROBE, REPLICATE, SNAPSHOT, Progress
 from multiraft.raft.replication import (
+    SILENT_BEATS,
     advance_commit,
     announce_commit,
     announce_to,
@@ -28,9 +29,6 @@ from multiraft.types import MemberId
 __all__ = ["HANDLERS", "become_leader", "objection", "propose", "tick"]
 
 APP_RESP: Final = MessageType.APP_RESP
-
-SILENT_BEATS: Final = 4
-"""Heartbeats answered without any progress until the leader asks what became of its appends."""
 
 
 def become_leader(state: State) -> None:
@@ -309,6 +307,9 @@ def _is_patient(state: State, progress: Progress) -> bool:
     if not state.config.commit_notices or progress.state is not REPLICATE:
         return False
     if progress.next <= state.log.last_index and not progress.inflights.full:
+        return False
+    if progress.silent_beats < 0:  # its host vouches for it, so it was not asked for long (take_beats)
+        progress.silent_beats = 0
         return False
     progress.silent_beats += 1
     return progress.silent_beats % SILENT_BEATS != 0

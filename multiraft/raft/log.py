@@ -274,8 +274,19 @@ class RaftLog:
         They are about to be applied, so a few small runs stay at hand; reading them back from
         the storage would cost more than all the rest of applying them.
         """
-        written = self.unstable.stable_to(index, term)
-        settled = self._settled
+        unstable, settled = self.unstable, self._settled
+        runs = unstable.runs
+        if len(runs) == 1 and not settled:
+            # One run under way at a time is by far the most common: without a list for each.
+            run = runs[0]
+            if run.last == index and run.term == term:
+                runs.clear()
+                unstable.in_progress = 0
+                unstable.offset = index + 1
+                if run.first == self.applying + 1 and len(run.blob) <= _SETTLED_RUN_BYTES_MAX:
+                    settled.append(run)
+                return
+        written = unstable.stable_to(index, term)
         expected = settled[-1].last + 1 if settled else self.applying + 1
         for run in written:
             if (

@@ -41,7 +41,8 @@ class Progress:
         sent_commit: The highest commit index it will know if nothing that was sent is lost.
         appended: An append was sent since the last heartbeat was due.
         answered: An append was answered since then.
-        silent_beats: Heartbeats it answered since match last rose (`commit_notices`).
+        silent_beats: Heartbeats it answered, or was spared, since match last rose (`commit_notices`).
+            Negative: the next answer is to say what became of the appends.
         pending_snapshot: In SNAPSHOT: the index of the snapshot that was sent.
         flow_paused: PROBE: an append is under way; REPLICATE: the window is full. A heartbeat's
             answer lifts it for one append.

@@ -26,6 +26,9 @@ __all__ = [
     "send_append",
 ]
 
+SILENT_BEATS: Final = 4
+"""Heartbeats answered without any progress until the leader asks what became of its appends."""
+
 APP: Final = MessageType.APP
 COMMIT: Final = MessageType.COMMIT
 
@@ -143,7 +146,9 @@ def take_beats(state: State) -> list[tuple[MemberId, Index]]:
     for an answer. If it was lost, no append follows it in time, or one does and is refused; so
     the next beat, or that refusal, finds out. But only while answers come: on a lane that is
     slower than an election timeout appends arrive too late to keep a follower from standing.
-    So are those that have our whole log and whose hosts vouch for them.
+    So are those that have our whole log and whose hosts vouch for them; and those that have not
+    acknowledged all of it yet, for an election timeout. Then a beat's answer has the leader ask what
+    became of its appends. No answer: another beat two election timeouts later.
     """
     state.beat_due = False
     committed = state.log.committed
@@ -152,13 +157,13 @@ def take_beats(state: State) -> list[tuple[MemberId, Index]]:
         commit = min(progress.match, committed)
         appended, answered = progress.appended, progress.answered
         progress.appended = progress.answered = False
-        if (
-            progress.vouch is not None
-            and progress.state is REPLICATE
-            and progress.match == state.log.last_index
-            and progress.sent_commit >= commit
-        ):
-            continue  # its host vouches for it, and there is nothing to repair, nor to tell
+        if progress.vouch is not None and progress.state is REPLICATE and progress.sent_commit >= commit:
+            if progress.match == state.log.last_index:
+                continue  # its host vouches for it, and there is nothing to repair, nor to tell
+            progress.silent_beats += 1
+            if progress.silent_beats <= state.election_ticks:
+                continue  # the same, and what was sent is on its way: links report what they lose
+            progress.silent_beats = -state.election_ticks  # the answer has us ask what became of it
         if appended and answered and progress.state is REPLICATE and progress.sent_commit >= commit:
             continue
         progress.sent_commit = commit

@@ -228,3 +228,33 @@ def test_whose_host_vouches_for_it_is_told_of_a_commit_all_the_same() -> None:
     told = dict(core.take_beats())
     assert told[2] == committed
     assert 2 not in dict(core.take_beats())
+
+
+def test_whose_host_vouches_for_it_is_left_in_peace_while_appends_are_on_their_way() -> None:
+    """For an election timeout. Then it is asked what became of them, as on any other road."""
+    leader = make_leader(commit_notices=True, coalesce_beats=True)
+    core = leader.core
+    for progress in core.progress.values():
+        progress.vouch = object()
+    core.propose(Run.of([b"x"]))
+    leader.process()
+    for _ in range(core.election_ticks):
+        assert core.take_beats() == []
+    assert [member for member, _ in core.take_beats()] == [2, 3], "they may have been lost after all"
+    assert core.take_beats() == [], "an answer is on its way"
+    answer = Message(MessageType.HEARTBEAT_RESP, to=1, sender=2, term=core.term)
+    core.step(answer)
+    assert [m.to for m in only(leader.process(), MessageType.APP)] == [2]
+    core.step(answer)
+    assert not only(leader.process(), MessageType.APP), "asked once"
+
+
+def test_who_does_not_answer_though_its_host_vouches_for_it_is_asked_again() -> None:
+    leader = make_leader(commit_notices=True, coalesce_beats=True)
+    core = leader.core
+    for progress in core.progress.values():
+        progress.vouch = object()
+    core.propose(Run.of([b"x"]))
+    leader.process()
+    asked = [bool(core.take_beats()) for _ in range(5 * core.election_ticks)]
+    assert asked.count(True) == 2

@@ -6,7 +6,7 @@ import pytest
 
 from multiraft.messages import ConfChange, ConfChangeType, Message, MessageType, Run
 from multiraft.raft.core import RaftRole
-from multiraft.raft.leader import SILENT_BEATS
+from multiraft.raft.replication import SILENT_BEATS
 from tests.raft.helpers import (
     Member,
     Network,
