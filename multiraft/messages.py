@@ -127,6 +127,11 @@ class Run:
         return Run.of(part, self.kind, first=first, term=self.term, origin=self.origin, sequence=sequence)
 
 
+def head_bytes(number: int) -> int:
+    """Bytes in front of a CBOR byte string of that length, or array of that count (RFC 8949 §3)."""
+    return 1 if number < 24 else 2 if number < 1 << 8 else 3 if number < 1 << 16 else 5
+
+
 @attrs.frozen
 class HardState:
     """What must be on disk before a promise leaves (thesis, Figure 3.1). All zero: nothing yet."""

@@ -14,7 +14,7 @@ from array import array
 from typing import TYPE_CHECKING, Final
 
 from multiraft.errors import LogCompacted, LogUnavailable
-from multiraft.messages import ConfState, HardState, Run, Snapshot
+from multiraft.messages import ConfState, HardState, Run, Snapshot, head_bytes
 from multiraft.storage.cache import CachedTail
 from multiraft.storage.format import (
     ENTRIES_HEAD_BYTES,
@@ -373,13 +373,8 @@ def _lightened(run: Run, max_bytes: int) -> Run:
     room = max_bytes - 9  # the longest array header
     count = 0
     for payload in run.payloads:
-        room -= len(payload) + _head_bytes(len(payload))
+        room -= len(payload) + head_bytes(len(payload))
         if room < 0 and count:
             break
         count += 1
     return run.cut(run.first, run.first + count - 1)
-
-
-def _head_bytes(length: int) -> int:
-    """Bytes of the header of a CBOR byte string (RFC 8949 §3)."""
-    return 1 if length < 24 else 2 if length < 1 << 8 else 3 if length < 1 << 16 else 5

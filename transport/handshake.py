@@ -17,7 +17,7 @@ from multiraft.errors import ConfigError, MultiraftError
 from multiraft.interfaces import SnapshotOffer
 from multiraft.messages import Hello, Lane
 from multiraft.transport.frames import WireError, framed, loads
-from multiraft.transport.wire import read_snapshot, snapshot_row
+from multiraft.transport.snapshot_rows import read_snapshot, snapshot_row
 
 VERSION: Final = 1
 HELLO_PATH: Final = "/multiraft/1/hello"
