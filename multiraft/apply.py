@@ -1,7 +1,8 @@
 """Committed runs on their way into state machines.
 
 In a pass, what is committed is only queued here; at its end all machines that share a store
-are fed under one `batch()`. Machines that do I/O are fed in one worker thread, one job at a
+are fed under one `batch()`, until the pass has had its time: what is left is fed before the next
+pass takes anything in. Machines that do I/O are fed in one worker thread, one job at a
 time: what commits while a job runs makes the next job, so batches grow with the load.
 
 Only what programs proposed reaches a machine. Configuration changes and the entries that raft
@@ -24,6 +25,12 @@ from multiraft.types import Entry, Index
 
 JOB_BYTES_MAX = 8 << 20
 """Weight of the runs in one job; a group's own share is bounded by `max_apply_bytes`."""
+
+PIECE_GROUPS = 32
+"""Groups that are fed between two looks at the clock."""
+
+FEEDING_SHARE = 1 / 3
+"""Of the time for applying. Handing out what the machines returned takes longer, and must follow at once."""
 
 
 @attrs.define(eq=False)
@@ -78,7 +85,12 @@ class Work:
 
 
 class Applier:
-    """Feeds the state machines of a host, in the order of each group's log."""
+    """Feeds the state machines of a host, in the order of each group's log.
+
+    Attributes:
+        waiting: Groups with something for their machines.
+        left: Machines of the host's thread had more to be fed than there was time for.
+    """
 
     def __init__(
         self,
@@ -100,39 +112,53 @@ class Applier:
         self._configure = configure
         self._failed = failed
         self._store_failed = store_failed
-        self._waiting: dict[Group, None] = {}
+        self.waiting: dict[Group, None] = {}
         self._busy = False
+        self.left = False
 
     @property
     def busy(self) -> bool:
-        return self._busy or bool(self._waiting)
+        return self._busy or bool(self.waiting)
 
     def add(self, group: Group, runs: list[Run]) -> None:
         """Queue committed runs; `flush` applies them."""
         group.apply_queue.extend(runs)
-        self._waiting[group] = None
+        self.waiting[group] = None
 
     def want_capture(self, group: Group) -> None:
         """Capture the group's state as soon as its queue allows."""
         group.asked_snapshot = True
-        self._waiting[group] = None
+        self.waiting[group] = None
 
-    def flush(self) -> None:
-        """Apply what is queued: here, or in the worker if it is free."""
-        # Applying may ask for a capture, so again: the worker must never touch these machines.
-        while inline := [group for group in self._waiting if not group.machine.blocking]:
-            for group in inline:
-                del self._waiting[group]
-            self._apply_inline(inline)
-        if self._waiting and not self._busy:
-            self._submit()
+    def flush(self, now: Callable[[], float], deadline: float) -> None:
+        """Apply what is queued: here until `deadline`, and in the worker if it is free."""
+        self.go_on(now, deadline)
+        if self.waiting:
+            self._feed_worker()
 
-    def _apply_inline(self, groups: list[Group]) -> None:
+    def go_on(self, now: Callable[[], float], deadline: float) -> None:
+        """Feed the machines of the host's thread until `deadline`, and one piece at least."""
+        self.left = False
+        # Applying may ask for a capture, so again: those are for this thread as well.
+        while self.waiting and (inline := [group for group in self.waiting if not group.machine.blocking]):
+            started = now()
+            feeding = started + FEEDING_SHARE * (deadline - started)
+            self.left = not self._apply_inline(inline, now, feeding)
+            if self.left:
+                break
+
+    def _apply_inline(self, groups: list[Group], now: Callable[[], float], deadline: float) -> bool:
+        """Feed machines, as one batch, until `deadline`. Returns whether all were."""
+        fed = 0
         plain: list[tuple[Group, Run, Sequence[object]]] = []
         done: list[Work] = []
         try:
             with self._batch():
                 for group in groups:
+                    if fed and fed % PIECE_GROUPS == 0 and now() > deadline:
+                        break
+                    fed += 1
+                    del self.waiting[group]
                     if _is_plain(group):
                         run = group.apply_queue.pop()
                         try:
@@ -147,7 +173,7 @@ class Applier:
                             break
         except Exception as error:
             self._store_failed(_as_storage_failure(error))
-            return
+            return False
         applied_run = self._applied_run
         for group, run, results in plain:
             applied_run(group, run, results)
@@ -155,14 +181,20 @@ class Applier:
                 self._drained(group)
         for work in done:
             self._finish(work)
+        return fed == len(groups)
 
-    def _submit(self) -> None:
+    def _feed_worker(self) -> None:
+        """Have the worker feed the machines that are for it; it must never touch the others."""
+        if not self._busy:
+            self._submit([group for group in self.waiting if group.machine.blocking])
+
+    def _submit(self, groups: list[Group]) -> None:
         works: list[Work] = []
         weight = 0
-        for group in list(self._waiting):
+        for group in groups:
             if weight >= JOB_BYTES_MAX:
                 break
-            del self._waiting[group]
+            del self.waiting[group]
             work = self._next_work(group)
             if work is not None:
                 works.append(work)
@@ -185,8 +217,8 @@ class Applier:
         for work in works:
             self._finish(work)
             if work.group.apply_queue or work.group.asked_snapshot:
-                self._waiting[work.group] = None
-        self.flush()
+                self.waiting[work.group] = None
+        self._feed_worker()
 
     def _next_work(self, group: Group) -> Work | None:
         """Take the group's queue up to the next configuration change; None: nothing to do."""

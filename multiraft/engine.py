@@ -40,7 +40,7 @@ from multiraft.interfaces import Executor, Files, MachineFactory, SnapshotOffer,
 from multiraft.logs import default_to_stdlib
 from multiraft.membership import GroupMeta, Membership, dialable, predefined
 from multiraft.messages import Envelope, Hello, JoinRequest, Lane
-from multiraft.process import tuned
+from multiraft.process import collect_young, tuned
 from multiraft.routes import FRAME_BYTES_MAX
 from multiraft.scheduler import Scheduler
 from multiraft.starting import RecoveryCalls, check_group_id, random_id
@@ -577,6 +577,7 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
             hello=attrs.evolve(hello, address=transport.address),
             wake=runner.wake,
             failed=runner.fail,
+            tidy=collect_young,
         ),
     )
     try:

@@ -29,6 +29,9 @@ class Environment:
     """Have `run_pass` called soon. May be called at any time in the host's thread."""
     failed: Callable[[MultiraftError], None]
     """The host cannot go on. Called once."""
+    tidy: Callable[[], None] = lambda: None
+    """Do for the process what it wants done now and then, in a few ms: called at the end of a pass or, if
+    that was long, at the beginning of the next one, and counted as a part of it."""
 
 
 class Recalled:

@@ -110,6 +110,9 @@ PASS_BYTES_MAX = 64 << 20
 CLOCK_CHECK_GROUPS = 32
 """Groups between two looks at the clock within a pass."""
 
+TIDY_AFTER_S = 0.003
+"""Time in passes after which `Environment.tidy` is called: they make some thousand objects in it."""
+
 
 class Scheduler:
     """All groups of one host. Implements `Receiver` and `GroupHost`."""
@@ -159,6 +162,7 @@ class Scheduler:
             self.groups,
             self.events,
             call_soon=self._call_soon,
+            call_next=self._call_next,
             mark_dirty=self.mark_dirty,
         )
         self._acquaintances = Acquaintances(
@@ -302,6 +306,8 @@ class Scheduler:
         )
         self._intake.lead = self._express.lead
         self._histogram = PassHistogram()
+        self._untidy_s = 0.0
+        """Time in passes since `Environment.tidy` was called."""
         self._leading: set[Group] = set()
         self._stopped: set[Group] = set()
         self._applied_entries = 0
@@ -315,26 +321,33 @@ class Scheduler:
         first the next time):
 
         1. what workers and the log have done, until 2 T; if that is not all, the pass ends there, as
-           nothing may overtake it
+           nothing may overtake it. Then what the last pass left to be applied in this thread, until T,
+           and one piece at least
         2. what has arrived, in pieces, the lane of liveness and votes first (inbox.py), until T, and
            one piece at least. Beats that are due by the clock are noted before, and leave with this pass
         3. a tick, if one is due and all that had arrived by then is handled: its groups until T, or for two
            fifths of T if that is longer. The next tick does not begin before all groups had this one
         4. groups whose session has ended or begun are told, until T, and one piece at least (partings.py)
-        5. the groups that are dirty, oldest first, for T, but not beyond 2 T, and a fifth of T at least
+        5. the groups that are dirty, oldest first, for T, but not beyond 1.6 T, and a fifth of T at least
         6. what machines lack after a restart, in what is left of that, and one piece at least (catchup.py)
-        7. what all of this has to say to others, to the log, and to state machines in this thread
+        7. state machines in this thread, until 2 T, but two fifths of T at least (apply.py)
+        8. what all of this has to say to others, and to the log
 
-        The clock is looked at between pieces, and those are small: 32 messages or groups, 512 rows.
+        The clock is looked at between pieces, and those are small: 32 messages or groups, 128 rows.
         So no part starves another, and no group the others of its part.
         """
         started = self._clock.now()
         deadline = started + self.config.max_pass_s
+        if self._untidy_s >= TIDY_AFTER_S:
+            self._tidy()
         calls = self._calls
         while calls:
             calls.popleft()()
             if calls and self._clock.now() > deadline + self.config.max_pass_s:
                 break
+        if self._applier.left and self.failure is None:
+            # First, or a host would take in more than it applies.
+            self._applier.go_on(self._clock.now, deadline)
         if self.failure is not None:
             return False
         if calls:
@@ -369,7 +382,7 @@ class Scheduler:
         # A time of its own: were it what ticking and the inbox left over, a host that is behind
         # would take in more than it finishes, pass after pass, and never get out of that.
         now, whole = self._clock.now(), self.config.max_pass_s
-        deadline = max(min(now + whole, started + 2 * whole), now + whole / 5)
+        deadline = max(min(now + whole, started + 1.6 * whole), now + whole / 5)
         self._collect_dirty(deadline)
         catch_up = self._catch_up  # after a restart only: not even a call for it in other passes
         if catch_up.awaited or catch_up.others:
@@ -380,6 +393,7 @@ class Scheduler:
             or self._inbox.weight
             or self._calls
             or self._ticking
+            or self._applier.left
             or partings.due
             or catch_up.awaited
             or (catch_up.others and catch_up.busy)
@@ -387,10 +401,23 @@ class Scheduler:
         )
 
     def _finish_pass(self, started: float) -> None:
+        whole = self.config.max_pass_s
+        if self._applier.waiting:
+            now = self._clock.now()
+            self._applier.flush(self._clock.now, max(started + 2 * whole, now + 0.4 * whole))
         self._flush()
-        self._histogram.add(self._clock.now() - started)
+        took = self._clock.now() - started
+        self._untidy_s += took
+        if self._untidy_s >= TIDY_AFTER_S and took < whole:  # else in the time of the next one
+            self._tidy()
+            took = self._clock.now() - started
+        self._histogram.add(took)
         # Whatever woke the scheduler during the pass is either done or in what its end looks at.
         self._awake = False
+
+    def _tidy(self) -> None:
+        self._untidy_s = 0.0
+        self._env.tidy()
 
     @property
     def crowded(self) -> bool:
@@ -514,7 +541,6 @@ class Scheduler:
 
     def _flush(self) -> None:
         """The end of a pass: everything gathered goes out."""
-        self._applier.flush()
         self._intake.flush_queries()
         # Those whose turn has not come: what they do not keep to any more must be said before any
         # acknowledgement of a beat leaves.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
+
+from multiraft import apply, post
 from multiraft.elections import PLACES, PLACES_BEHIND
 from multiraft.inbox import PIECE_MESSAGES
 from multiraft.messages import Envelope, Hello, Lane, Message, MessageType
 from multiraft.raft.core import RaftRole
 from multiraft.rest import TURNS_MIN
-from multiraft.scheduler import BACKLOG_MESSAGES
+from multiraft.scheduler import BACKLOG_MESSAGES, TIDY_AFTER_S
 from tests.engine.many import Hosts
 
 PEER = Hello("many", 2, 1, "127.0.0.1:2")
@@ -71,6 +74,93 @@ def test_nothing_overtakes_what_the_log_and_the_workers_have_done() -> None:
     assert made == list(range(10))
     scheduler.run_pass()
     assert scheduler.statistics().inbox_messages == 0
+
+
+class Results:
+    """Waits for a proposal, and notes that there is an answer."""
+
+    def __init__(self) -> None:
+        self.answers = 0
+
+    def resolve(self, _: object) -> None:
+        self.answers += 1
+
+    def fail(self, error: Exception) -> None:
+        raise error
+
+
+def test_what_is_committed_in_many_groups_is_applied_in_several_passes() -> None:
+    """What the last pass left comes first, so that a host does not take in more than it applies."""
+    hosts = slow(15 * apply.PIECE_GROUPS)
+    scheduler = hosts.schedulers[0]
+    led = [group for group in scheduler.groups.values() if group.raft.role is RaftRole.LEADER]
+    results = [Results() for _ in led]
+    step_s, hosts.step_s = hosts.step_s, 0.0
+    for group, result in zip(led, results, strict=True):
+        group.proposals.queue(b"x", result)
+        scheduler.mark_dirty(group)
+    for each in (scheduler, *hosts.schedulers[1:]):  # to the others' disks, and back
+        while each.run_pass():
+            pass
+        hosts._pump.run_for(0.0)
+        while each.run_pass():
+            pass
+    hosts._pump.run_for(0.0)
+    hosts.step_s = step_s
+    applied, most = scheduler.statistics().applied_entries, 0
+    more = True
+    passes = 0
+    while more:
+        more = scheduler.run_pass()
+        passes += 1
+        before, applied = applied, scheduler.statistics().applied_entries
+        most = max(most, applied - before)
+        hosts._pump.run_for(0.0)
+    assert len(led) > 4 * apply.PIECE_GROUPS
+    assert [result.answers for result in results] == [1] * len(led)
+    assert passes > 2
+    assert 0 < most <= 2 * apply.PIECE_GROUPS
+
+
+def test_a_broken_link_is_told_to_many_groups_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post, "PIECE_GROUPS", 32)
+    hosts = slow(6 * post.PIECE_GROUPS)
+    scheduler = hosts.schedulers[0]
+    led = sum(group.raft.role is RaftRole.LEADER for group in scheduler.groups.values())
+    scheduler.peer_down(PEER.address, Lane.BULK, "broken")
+    told: list[int] = []
+    while scheduler._calls:
+        scheduler.run_pass()
+        told.append(sum(group.awake for group in scheduler.groups.values()))
+    assert len(told) > 1, "a pass may end between two pieces"
+    assert told[0] < led <= told[-1]
+
+
+def test_tidying_counts_as_a_part_of_the_pass() -> None:
+    """After so much time in passes; in the next one, if this one has taken all of its own."""
+    hosts = slow(1)
+    scheduler = hosts.schedulers[0]
+    times: list[float] = []
+
+    def tidy() -> None:
+        times.append(hosts.clock_s)
+        hosts.clock_s += 1.0
+
+    hosts.step_s = 0.0
+    scheduler._env.tidy = tidy
+    scheduler._untidy_s = 0.0
+    scheduler.run_pass()
+    assert not times
+    hosts.step_s = TIDY_AFTER_S / 2
+    scheduler.run_pass()
+    hosts.step_s = 0.0
+    assert len(times) == 1
+    assert scheduler.statistics().pass_ms_max >= 1000
+    scheduler._call_soon(lambda: setattr(hosts, "clock_s", hosts.clock_s + 2 * scheduler.config.max_pass_s))
+    scheduler.run_pass()
+    assert len(times) == 1, "that one was long"
+    scheduler.run_pass()
+    assert len(times) == 2
 
 
 def test_a_tick_of_many_groups_is_counted_in_several_passes() -> None:

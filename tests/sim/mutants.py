@@ -372,15 +372,13 @@ def snapshot_files_are_not_synced() -> Iterator[None]:
 def capture_goes_to_the_worker() -> Iterator[None]:
     """A machine of the host's thread is captured in the worker's, under a later index."""
 
-    def flush(self: Applier) -> None:
-        if not self._waiting:
+    def flush(self: Applier, now: Callable[[], float], deadline: float) -> None:
+        if not self.waiting:
             return
-        inline = [group for group in self._waiting if not group.machine.blocking]
-        for group in inline:
-            del self._waiting[group]
-        self._apply_inline(inline)
-        if self._waiting and not self._busy:
-            self._submit()
+        inline = [group for group in self.waiting if not group.machine.blocking]
+        self._apply_inline(inline, now, deadline)
+        if self.waiting and not self._busy:
+            self._submit(list(self.waiting))
 
     with replaced(Applier, "flush", flush):
         yield
