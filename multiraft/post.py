@@ -40,7 +40,7 @@ from multiraft.routes import (
 )
 from multiraft.types import GroupId, MemberId, Role
 
-PIECE_GROUPS: Final = 512
+PIECE_GROUPS: Final = 128
 """Groups that are told at once that a link broke, or is back: a millisecond of work."""
 
 

@@ -328,9 +328,9 @@ class Scheduler:
         3. a tick, if one is due and all that had arrived by then is handled: its groups until T, or for two
            fifths of T if that is longer. The next tick does not begin before all groups had this one
         4. groups whose session has ended or begun are told, until T, and one piece at least (partings.py)
-        5. the groups that are dirty, oldest first, for T, but not beyond 1.6 T, and a fifth of T at least
+        5. the groups that are dirty, oldest first, for T, but not beyond 1.4 T, and a fifth of T at least
         6. what machines lack after a restart, in what is left of that, and one piece at least (catchup.py)
-        7. state machines in this thread, until 2 T, but two fifths of T at least (apply.py)
+        7. state machines in this thread, until 1.7 T, but for 0.3 T at least (apply.py)
         8. what all of this has to say to others, and to the log
 
         The clock is looked at between pieces, and those are small: 32 messages or groups, 128 rows.
@@ -382,7 +382,7 @@ class Scheduler:
         # A time of its own: were it what ticking and the inbox left over, a host that is behind
         # would take in more than it finishes, pass after pass, and never get out of that.
         now, whole = self._clock.now(), self.config.max_pass_s
-        deadline = max(min(now + whole, started + 1.6 * whole), now + whole / 5)
+        deadline = max(min(now + whole, started + 1.4 * whole), now + whole / 5)
         self._collect_dirty(deadline)
         catch_up = self._catch_up  # after a restart only: not even a call for it in other passes
         if catch_up.awaited or catch_up.others:
@@ -404,7 +404,7 @@ class Scheduler:
         whole = self.config.max_pass_s
         if self._applier.waiting:
             now = self._clock.now()
-            self._applier.flush(self._clock.now, max(started + 2 * whole, now + 0.4 * whole))
+            self._applier.flush(self._clock.now, max(started + 1.7 * whole, now + 0.3 * whole))
         self._flush()
         took = self._clock.now() - started
         self._untidy_s += took
