@@ -163,6 +163,7 @@ class Scheduler:
             self.groups,
             self.events,
             call_soon=self._call_soon,
+            call_next=self._call_next,
             mark_dirty=self.mark_dirty,
         )
         self._acquaintances = Acquaintances(

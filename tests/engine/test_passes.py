@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
+
+from multiraft import post
 from multiraft.elections import PLACES, PLACES_BEHIND
 from multiraft.inbox import PIECE_MESSAGES
 from multiraft.messages import Envelope, Hello, Lane, Message, MessageType
@@ -71,6 +74,33 @@ def test_nothing_overtakes_what_the_log_and_the_workers_have_done() -> None:
     assert made == list(range(10))
     scheduler.run_pass()
     assert scheduler.statistics().inbox_messages == 0
+
+
+class Results:
+    """Waits for a proposal, and notes that there is an answer."""
+
+    def __init__(self) -> None:
+        self.answers = 0
+
+    def resolve(self, _: object) -> None:
+        self.answers += 1
+
+    def fail(self, error: Exception) -> None:
+        raise error
+
+
+def test_a_broken_link_is_told_to_many_groups_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post, "PIECE_GROUPS", 32)
+    hosts = slow(6 * post.PIECE_GROUPS)
+    scheduler = hosts.schedulers[0]
+    led = sum(group.raft.role is RaftRole.LEADER for group in scheduler.groups.values())
+    scheduler.peer_down(PEER.address, Lane.BULK, "broken")
+    told: list[int] = []
+    while scheduler._calls:
+        scheduler.run_pass()
+        told.append(sum(group.awake for group in scheduler.groups.values()))
+    assert len(told) > 1, "a pass may end between two pieces"
+    assert told[0] < led <= told[-1]
 
 
 def test_a_tick_of_many_groups_is_counted_in_several_passes() -> None:

@@ -1,4 +1,6 @@
-"""Known bugs, to be planted in the real code: who trusts the simulator should see it catch them.
+"""Known bugs, to be planted in the real code: who trusts the simulator should see it catch them. Here: what
+is promised and kept, in elections, the log, snapshots and state machines. call_mutants.py has those in what
+programs ask for, rest_mutants.py those in the protocol that lets groups rest.
 
 Each is a context manager that patches the code under test and puts it back. Most are faults that
 real systems had; some this code had until the simulator found them. A patched function repeats as
@@ -13,41 +15,31 @@ from typing import Any
 
 import attrs
 
-from multiraft import intake
 from multiraft.acquaintances import Acquaintances
 from multiraft.apply import Applier, Work
-from multiraft.departures import Departures
 from multiraft.elections import Elections
-from multiraft.errors import ProposalDropped
 from multiraft.express import Express
 from multiraft.group import Group
-from multiraft.installer import Installer
-from multiraft.messages import ConfChange, HardState, Message, MessageType, Run, Snapshot
-from multiraft.proposals import ProposalTable
-from multiraft.raft import confchange, core, follower, leader, leader_reads, steady
+from multiraft.messages import HardState, Message, MessageType, Run, Snapshot
+from multiraft.raft import core, follower, leader, steady
 from multiraft.raft.core import RaftRole
 from multiraft.raft.election import on_vote_request
-from multiraft.raft.failures import ConfChangeRefused
 from multiraft.raft.leader import become_leader
 from multiraft.raft.log import RaftLog
 from multiraft.raft.quorum import VoteResult
 from multiraft.raft.ready import Ready
 from multiraft.raft.state import State
 from multiraft.raft.steady import acknowledge
-from multiraft.raft.tracker import Tracker
 from multiraft.scheduler import Scheduler
-from multiraft.staging import Staging
 from multiraft.storage.appender import Appender
 from multiraft.storage.batch import Batch
 from multiraft.storage.memory import MemoryFile
-from multiraft.types import Index, MemberId, Term
+from multiraft.types import MemberId
 from multiraft.writes import Held, Writes
 
 Mutant = Callable[[], AbstractContextManager[None]]
 
 MUTANTS: dict[str, Mutant] = {}
-
-_MEMBERS: dict[str, Any] = {"change_every_s": 0.08, "spare_hosts": 2}
 
 FOCUS: dict[str, dict[str, Any]] = {
     "leads_before_its_own_vote_is_durable": {
@@ -60,49 +52,15 @@ FOCUS: dict[str, dict[str, Any]] = {
         "groups": 6,
         "hosts": 3,
     },
-    "lease_outlives_a_pause": {
-        "faults": ("pause", "transfer"),
-        "lease": True,
-        "check_quorum": True,
-        "reads_percent": 60,
-    },
-    "forwarded_proposals_of_any_term_are_taken": {
-        "faults": ("transfer",),
-        "fault_every_s": 0.08,
-        "operation_every_s": 0.01,
-        "latency_s": 0.03,
-        "jitter_s": 0.1,
-        "sync_s": 0.0005,
-        "lossy": True,
-        "groups": 1,
-        "hosts": 3,
-    },
     "capture_of_a_machine_that_is_ahead": {
         "faults": ("early_snapshot", "partition"),
         "durable": "batch",
         "snapshot_keep_entries": 0,
         "snapshot_interval_entries": 25,
     },
-    "reads_need_no_quorum": {"faults": ("partition", "pause"), "reads_percent": 60},
     "follower_commits_all_the_leader_did": {"faults": ("partition", "pause"), "lossy": True},
     "capture_goes_to_the_worker": {"blocking": False, "snapshot_interval_entries": 7},
     "snapshot_files_are_not_synced": {"faults": ("crash",), "snapshot_interval_entries": 7},
-    "a_change_is_taken_while_another_is_unapplied": {
-        **_MEMBERS,
-        "faults": ("partition", "one_way", "campaign"),
-    },
-    "several_voters_change_without_a_joint_configuration": _MEMBERS,
-    "commits_are_counted_by_the_members_before": {**_MEMBERS, "faults": ("partition", "slow_disk")},
-    "anybodys_vote_counts": {**_MEMBERS, "faults": ("partition", "campaign"), "pre_vote": False},
-    "staging_members_are_promoted_at_once": _MEMBERS,
-    "snapshots_bring_no_members": _MEMBERS,
-    "removed_members_are_forgotten_by_a_restart": {
-        **_MEMBERS,
-        "faults": ("crash_all",),
-        "hosts": 3,
-        "spare_hosts": 0,
-        "groups": 6,
-    },
 }
 """What to change in a plan so that the rarer bugs need fewer seeds."""
 
@@ -407,224 +365,4 @@ def durable_machines_are_fed_again() -> Iterator[None]:
         real(self)
 
     with replaced(Work, "_apply", apply):
-        yield
-
-
-# --- reads ---------------------------------------------------------------------------------------
-
-
-@planted
-def reads_need_no_quorum() -> Iterator[None]:
-    """A deposed leader answers from what it has (§6.4, step 3)."""
-    with replaced(leader_reads, "_holds_lease", lambda _: True):
-        yield
-
-
-@planted
-def reads_do_not_wait_for_the_term() -> Iterator[None]:
-    """A new leader answers before it has committed anything itself (§6.4, step 1; etcd #7331)."""
-
-    def on_read(state: State, message: Message) -> None:
-        leader_reads._serve(state, message.sender or state.id, message.context)
-
-    with handler(RaftRole.LEADER, MessageType.READ_INDEX, on_read):
-        yield
-
-
-@planted
-def lease_outlives_a_pause() -> Iterator[None]:
-    """A host that slept serves reads before it has counted the ticks that it slept through."""
-    real = Scheduler._collect
-
-    def collect(self: Scheduler, group: Group) -> None:
-        self._behind = False
-        real(self, group)
-
-    with replaced(Scheduler, "_collect", collect):
-        yield
-
-
-@planted
-def reads_do_not_wait_for_apply() -> Iterator[None]:
-    """A confirmed read is answered at once, from whatever state the machine is in (§6.4, step 4)."""
-    from multiraft.reads import ReadTable
-
-    real = ReadTable.confirmed
-
-    def confirmed(self: ReadTable, context: bytes, index: Index, applied: Index) -> None:
-        real(self, context, index, max(index, applied))
-
-    with replaced(ReadTable, "confirmed", confirmed):
-        yield
-
-
-# --- proposals -----------------------------------------------------------------------------------
-
-
-@planted
-def forwarded_proposals_are_taken_twice() -> Iterator[None]:
-    """A run that is sent again after a broken link is appended again."""
-    real = ProposalTable.take_forwarded
-
-    def take(self: ProposalTable, run: Run, term: Term) -> bool:
-        real(self, run, term)
-        return True
-
-    with replaced(ProposalTable, "take_forwarded", take):
-        yield
-
-
-@planted
-def forwarded_proposals_of_any_term_are_taken() -> Iterator[None]:
-    """A leader takes a run that was meant for an earlier one, whose proposer gave it up."""
-    real = intake.Intake.step_forwarded
-
-    def step(self: intake.Intake, group: Group, message: Message) -> None:
-        if group.raft.role is RaftRole.LEADER:
-            message.term = group.raft.term
-        real(self, group, message)
-
-    with replaced(intake.Intake, "step_forwarded", step):
-        yield
-
-
-@planted
-def refusal_of_a_second_copy_is_believed() -> Iterator[None]:
-    """A run that was sent twice counts as dropped although its first copy is in the log."""
-
-    def refused(self: ProposalTable, sequence: int, reason: str) -> bool:
-        if self._outstanding and (held := self._outstanding.pop(sequence, None)) is not None:
-            self._fail(held.waiters, ProposalDropped(reason))
-        return False
-
-    with replaced(ProposalTable, "refused", refused):
-        yield
-
-
-@planted
-def new_term_drops_what_is_being_applied() -> Iterator[None]:
-    """Applied together with an entry of the next term, a proposal counts as overtaken by it."""
-    real = Scheduler._applied
-
-    def applied(self: Scheduler, work: Work) -> None:
-        for run in work.runs:
-            if run.term > work.group.applied_term:
-                work.group.proposals.applied_term(run.term)
-        real(self, work)
-
-    with replaced(Scheduler, "_applied", applied):
-        yield
-
-
-# --- members -------------------------------------------------------------------------------------
-
-
-@planted
-def a_change_is_taken_while_another_is_unapplied() -> Iterator[None]:
-    """The leader looks at the configuration that it has, not at what is in its log before (§4.1)."""
-
-    def objection(state: State, change: ConfChange, pending: int) -> str | None:  # noqa: ARG001
-        try:
-            confchange.apply_change(state.tracker.membership, change)
-        except ConfChangeRefused as error:
-            return str(error)
-        return None
-
-    with (
-        replaced(leader, "objection", objection),
-        replaced(core.Raft, "changing", False),
-        replaced(core.Raft, "settling", False),
-        replaced(core.Raft, "concluding", False),
-    ):
-        yield
-
-
-@planted
-def several_voters_change_without_a_joint_configuration() -> Iterator[None]:
-    """All steps of a change at once: old and new majorities need not overlap (§4.1, Figure 4.2)."""
-
-    def apply(before: confchange.Membership, change: ConfChange) -> confchange.Membership:
-        if confchange.leaves_joint(change):
-            return confchange.leave_joint(before)
-        draft = confchange._Draft(before)
-        draft.apply(change.changes)
-        return draft.finished(before.config.auto_leave)
-
-    with replaced(core, "apply_change", apply), replaced(leader, "apply_change", apply):
-        yield
-
-
-@planted
-def commits_are_counted_by_the_members_before() -> Iterator[None]:
-    """Who was added does not count yet, and who was removed still does (§4.1)."""
-    real = Tracker.install
-
-    def install(self: Tracker, membership: confchange.Membership, last_index: Index) -> None:
-        before = self._incoming
-        real(self, membership, last_index)
-        if before:
-            self._incoming = before
-
-    with replaced(Tracker, "install", install):
-        yield
-
-
-@planted
-def anybodys_vote_counts() -> Iterator[None]:
-    """A candidate counts the votes of learners as it counts those of voters (§4.2.1)."""
-
-    def tally(self: Tracker) -> tuple[int, int, VoteResult]:
-        granted = sum(self.votes.values())
-        refused = len(self.votes) - granted
-        needed = len(self.config.incoming) // 2 + 1
-        if granted >= needed:
-            return granted, refused, VoteResult.WON
-        return granted, refused, VoteResult.LOST if refused >= needed else VoteResult.PENDING
-
-    with replaced(Tracker, "tally", tally):
-        yield
-
-
-@planted
-def staging_members_are_promoted_at_once() -> Iterator[None]:
-    """Caught up or not, a staging member becomes a voter after an election timeout (§4.2.1)."""
-    with (
-        replaced(Staging, "_lack", staticmethod(lambda *_: "")),
-        replaced(Staging, "_start", lambda *_: True),
-    ):
-        yield
-
-
-@planted
-def snapshots_bring_no_members() -> Iterator[None]:
-    """Whoever is brought up by a snapshot goes on with the members that it knew (§5.1)."""
-    real = Installer._install
-
-    def install(self: Installer, group: Group, held: Held) -> None:
-        self._members_changed = lambda *_: None
-        real(self, group, held)
-
-    with replaced(Installer, "_install", install):
-        yield
-
-
-@planted
-def removed_members_are_forgotten_by_a_restart() -> Iterator[None]:
-    """The last voter does not know after a power cut that the other one left, who votes no more."""
-    configure, linger = Scheduler._configure, Departures.linger
-
-    def forgetful(self: Scheduler, group: Group, run: Run) -> str | None:
-        batch = self._writes.batch
-        self._writes.batch = self._store.batch()  # what is written there is lost
-        try:
-            return configure(self, group, run)
-        finally:
-            self._writes.batch = batch
-
-    def stop(self: Departures, group: Group) -> None:
-        linger(self, group)
-        if not self._ticks and group.removed is not None:
-            group.stop(group.removed)
-
-    with replaced(Scheduler, "_configure", forgetful), replaced(Departures, "linger", stop):
         yield
