@@ -76,19 +76,6 @@ def test_nothing_overtakes_what_the_log_and_the_workers_have_done() -> None:
     assert scheduler.statistics().inbox_messages == 0
 
 
-class Results:
-    """Waits for a proposal, and notes that there is an answer."""
-
-    def __init__(self) -> None:
-        self.answers = 0
-
-    def resolve(self, _: object) -> None:
-        self.answers += 1
-
-    def fail(self, error: Exception) -> None:
-        raise error
-
-
 def test_a_broken_link_is_told_to_many_groups_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(post, "PIECE_GROUPS", 32)
     hosts = slow(6 * post.PIECE_GROUPS)
