@@ -122,6 +122,8 @@ STATISTICS: Final = Record(  # more counters come with every version, so none is
         Field("scheduler", Open(), "Groups here, led and stopped; passes; entries applied."),
         Field("log", Open(), "Segments, bytes, syncs, cache."),
         Field("transport", Many(Open(), 1 << 20), "Each lane to each other host."),
+        Field("collections", COUNT, "Looks of Python's collector of garbage at young objects."),
+        Field("collection_ms_max", Number(math.inf, zero=True), "The longest of them, in ms."),
     ),
 )
 STATUS: Final = Record(
