@@ -55,7 +55,7 @@ class Elections:
         election_ticks: int,
         *,
         random: Random,
-        mark_dirty: Callable[[Group], None],
+        moved: Callable[[Group], None],
         wake: Callable[[Group], None],
         receive: Callable[[Hello, Lane, list[Envelope]], None],
         is_behind: Callable[[], bool],
@@ -64,7 +64,7 @@ class Elections:
         gets done just now."""
         self._election_ticks = election_ticks
         self._random = random
-        self._mark_dirty = mark_dirty
+        self._moved = moved
         self._wake = wake
         self._receive = receive
         self._is_behind = is_behind
@@ -145,7 +145,7 @@ class Elections:
                 continue  # a leader or another candidate was heard meanwhile
             self._standing[group] = self._ticks
             group.raft.time_out()
-            self._mark_dirty(group)
+            self._moved(group)
 
     def _draw(self) -> Group:
         line = self._line
@@ -214,7 +214,7 @@ class Elections:
     def _ask_again(self, group: Group, member: MemberId | None) -> None:
         if group.failed is None:
             group.raft.ask_again(member)
-            self._mark_dirty(group)
+            self._moved(group)
 
 
 def timer_is_out(group: Group) -> bool:

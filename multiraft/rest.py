@@ -39,7 +39,7 @@ class Rest:
         self,
         config: HostConfig,
         *,
-        mark_dirty: Callable[[Group], None],
+        moved: Callable[[Group], None],
         beat: Callable[[Group], None],
         queue: Callable[[Session], None],
         timed_out: Callable[[Group], bool],
@@ -48,7 +48,7 @@ class Rest:
         self._election_ticks = config.election_ticks
         self._check_quorum = config.check_quorum
         self._leases = config.read_mode is ReadMode.LEASE
-        self._mark_dirty = mark_dirty
+        self._moved = moved
         self._beat = beat
         self._queue = queue
         self._timed_out = timed_out
@@ -162,7 +162,7 @@ class Rest:
                 self._lie_down(group, self.ticks - 1)  # it has not been told of this tick
                 return
             if raft.tick():
-                self._mark_dirty(group)
+                self._moved(group)
             if raft.beat_due:
                 self._beat(group)
             return

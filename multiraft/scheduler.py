@@ -175,7 +175,7 @@ class Scheduler:
         )
         self._rest = Rest(
             config,
-            mark_dirty=self.mark_dirty,
+            moved=self._moved,
             beat=lambda group: self._beater.gather(group),
             queue=lambda session: self._liveness.queue(session),
             timed_out=lambda group: self._elections.timed_out(group),
@@ -263,7 +263,7 @@ class Scheduler:
         self._elections = Elections(
             config.election_ticks,
             random=environment.random,
-            mark_dirty=self.mark_dirty,
+            moved=self._moved,
             wake=self._rest.wake,
             receive=self.receive,
             is_behind=self._is_behind,
@@ -497,8 +497,6 @@ class Scheduler:
             self._handle(group, raft.ready())
         if group.replay_to:
             self._catch_up.want(group)
-        if group.bond_term:
-            self._liveness.check(group)
 
     def _handle(self, group: Group, ready: Ready) -> None:
         """Hand out one Ready: messages, what to write, what to apply."""
@@ -550,11 +548,8 @@ class Scheduler:
         """The end of a pass: everything gathered goes out."""
         self._applier.flush()
         self._intake.flush_queries()
-        # Those whose turn has not come: what they do not keep to any more must be said before any
-        # acknowledgement of a beat leaves.
-        for group in self._dirty:
-            if group.bond_term:
-                self._liveness.check(group)
+        # What groups do not keep to any more is said before any acknowledgement of a beat leaves: all that
+        # moves a core asks `Liveness.check` at once, be it the group's turn in this pass or not.
         self._liveness.flush()
         self._post.flush()
         self._writes.flush()
@@ -583,10 +578,7 @@ class Scheduler:
             if message.to != own:
                 route(group, message)
             else:
-                try:
-                    raft.step(message)
-                except MultiraftError as error:
-                    self._step_failed(group, error)
+                self._take(group, message)
         # What a held log has on disk now is not ready, and yet may be wanted (catchup.py).
         if not group.dirty and (raft.has_ready() or group.replay_to):
             self.mark_dirty(group)
@@ -754,10 +746,7 @@ class Scheduler:
             self._late_reads.append((group, message))  # as with our own: see `run_pass`
         elif kind is not MessageType.SNAP:  # a snapshot arrives as a file, in a request of its own
             raft = group.raft
-            try:
-                raft.step(message)
-            except MultiraftError as error:
-                self._step_failed(group, error)
+            self._take(group, message)
             if (
                 (kind is MessageType.APP or kind is MessageType.HEARTBEAT)
                 and group.bond_term != raft.term
@@ -784,10 +773,26 @@ class Scheduler:
 
     def _step_core(self, group: Group, message: Message) -> None:
         self._on_time(group)
+        self._take(group, message)
+
+    def _take(self, group: Group, message: Message) -> None:
         try:
             group.raft.step(message)
         except MultiraftError as error:
             self._step_failed(group, error)
+        if group.bond_term:
+            self._liveness.check(group)
+
+    def stand(self, group: Group) -> None:
+        """Have it stand for election now, if its member may."""
+        group.raft.campaign()
+        self._moved(group)
+
+    def _moved(self, group: Group) -> None:
+        """Its core did something by itself."""
+        if group.bond_term:
+            self._liveness.check(group)
+        self.mark_dirty(group)
 
     def _step_failed(self, group: Group, error: MultiraftError) -> None:
         """What a core would not take."""
@@ -833,8 +838,7 @@ class Scheduler:
             if not group.raft.joint:
                 proposals.completed()
             if any(run.last == group.meta.forced_at for run in work.configured):
-                group.raft.campaign()  # alone since that entry, so there is nothing to wait for
-                self.mark_dirty(group)
+                self.stand(group)  # alone since that entry, so there is nothing to wait for
             # What the log had before a new generation began may even remove this member: forced.py.
             if group.member_id not in group.raft.progress and work.last >= group.meta.forced_at:
                 self._departures.removed(group)
@@ -881,6 +885,7 @@ class Scheduler:
             membership = forced.after(group.membership, run.last)
             raft.install(configuration_of(membership.conf_state()))
             self._members_changed(group, membership, complete=True)
+            self._moved(group)
             return None
         before = set(raft.progress)
         led = raft.role is RaftRole.LEADER
@@ -904,7 +909,7 @@ class Scheduler:
             for id_ in before - raft.progress.keys():
                 if id_ != group.member_id:
                     self._departures.tell_later(group, id_, membership.members[id_].address)
-        self.mark_dirty(group)  # called from a pass's end: what came of it is for the next
+        self._moved(group)  # called from a pass's end: what came of it is for the next
         return None
 
     def _members_changed(self, group: Group, membership: Membership, complete: bool) -> None:

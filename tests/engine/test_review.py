@@ -181,8 +181,7 @@ def test_a_lease_is_not_believed_in_before_owed_ticks_are_counted() -> None:
 
 
 def elect(host: BenchHost, group: Group) -> None:
-    group.raft.campaign()
-    host.scheduler.mark_dirty(group)
+    host.scheduler.stand(group)
     host.settle()
     host.hear(group, 2, MessageType.PRE_VOTE_RESP, term=group.raft.term + 1)
     host.settle()

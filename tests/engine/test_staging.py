@@ -204,8 +204,7 @@ def test_a_new_leadership_starts_the_clock_again() -> None:
     leader.host.scheduler.mark_dirty(leader.group)
     leader.host.settle()
     assert leader.group.status().staging == {}
-    raft.campaign()
-    leader.host.scheduler.mark_dirty(leader.group)
+    leader.host.scheduler.stand(leader.group)
     leader.host.settle()
     leader.acknowledge()
     leader.ticks(TICKS)

@@ -151,8 +151,7 @@ class Faults:
             group = host.scheduler.groups.get(group_id)
             if group is not None and group.failed is None:
                 self._world.log(host.name, f"group {group_id} stands")
-                group.raft.campaign()
-                group.host.mark_dirty(group)
+                host.scheduler.stand(group)
 
     def _stillborn(self) -> None:
         """Stand with a disk that is stuck, lose power, come back and stand again.
@@ -192,8 +191,7 @@ class Faults:
         if host.scheduler is not None and not host.paused:
             for group in host.scheduler.groups.values():
                 if group.failed is None:
-                    group.raft.campaign()
-                    group.host.mark_dirty(group)
+                    host.scheduler.stand(group)
 
     def _snapshot(self) -> None:
         host = self._some_host()

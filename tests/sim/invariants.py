@@ -122,6 +122,7 @@ class Invariants:
             raft = group.raft
             if group.failed is not None:
                 raise Violation(f"{host.name}: group {group.id} stopped: {group.failed!r}") from group.failed
+            self.words_are_kept(host, group)
             key = (host.name, group.id)
             seen = self._seen.get(key)
             if seen is None:
@@ -165,6 +166,15 @@ class Invariants:
             if leads and seen.role is RaftRole.LEADER and seen.term == raft.term:
                 self.leaders_commit_their_own_term(host, group)
             self.committed_entries_never_change(host, group, seen)
+
+    def words_are_kept(self, host: SimHost, group: Group) -> None:
+        """docs/liveness.md: a host's beats vouch for no member beyond the term and leader of its word."""
+        raft, term, leader = group.raft, group.bond_term, group.bond_leader
+        if term and (term, leader) != (raft.term, raft.leader):
+            raise Violation(
+                f"{host.name}: group {group.id} is attached to {leader} in term {term}, and its core has "
+                f"leader {raft.leader} in term {raft.term}"
+            )
 
     def term_never_falls(self, host: SimHost, group: Group, seen: Seen) -> None:
         """Figure 3.1: the current term "increases monotonically"."""

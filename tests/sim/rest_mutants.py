@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from multiraft.errors import MultiraftError
 from multiraft.group import Group
 from multiraft.liveness import Liveness
 from multiraft.messages import Message, MessageType, Pulse, Row
 from multiraft.raft.state import State
 from multiraft.rest import Rest
+from multiraft.scheduler import Scheduler
 from multiraft.sessions import Follower, Question, Session
 from multiraft.types import GroupId, Term
 from tests.sim.mutants import FOCUS, planted, replaced
@@ -67,6 +69,28 @@ def detaches_wait_for_a_tick() -> Iterator[None]:
         real_tick(self)
 
     with replaced(Liveness, "check", check), replaced(Liveness, "tick", tick):
+        yield
+
+
+@planted
+def what_a_message_did_is_not_looked_at() -> Iterator[None]:
+    """Rule 3: a core was told of another term, or voted, and its word for the term before stands."""
+
+    def take(self: Scheduler, group: Group, message: Message) -> None:
+        try:
+            group.raft.step(message)
+        except MultiraftError as error:
+            self._step_failed(group, error)
+
+    with replaced(Scheduler, "_take", take):
+        yield
+
+
+@planted
+def what_a_core_did_itself_is_not_looked_at() -> Iterator[None]:
+    """Rule 3: likewise, when a core stood for election, or stepped down."""
+
+    with replaced(Scheduler, "_moved", Scheduler.mark_dirty):
         yield
 
 

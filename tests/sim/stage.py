@@ -103,8 +103,8 @@ class Stage:
     def stand(self, host: SimHost) -> None:
         """Stand for election now, whatever the timer says."""
         group = self.group(host)
-        group.raft.campaign()
-        group.host.mark_dirty(group)
+        assert host.scheduler is not None
+        host.scheduler.stand(group)
 
     def elect(self, host: SimHost) -> None:
         self.stand(host)
