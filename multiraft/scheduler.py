@@ -737,9 +737,10 @@ class Scheduler:
         if message.sender not in group.routes and self._post.learn(group, message.sender, peer) is None:
             return
         kind = message.type
-        if not group.awake or message.term != group.raft.term:
-            # What a message of another term means hangs on when the leader was last heard.
-            self._on_time(group)
+        if not group.awake:
+            self._rest.wake(group)
+        elif message.term != group.raft.term:
+            self._rest.fold(group)  # what it means hangs on when the leader was last heard
         if kind is MessageType.PROP:
             self._intake.step_forwarded(group, message)
         elif kind is MessageType.READ_INDEX and (self._ticking or self._ticker.next_at <= self._clock.now()):
@@ -764,23 +765,21 @@ class Scheduler:
                 self._step_core(group, message)
                 self.mark_dirty(group)
 
-    def _on_time(self, group: Group) -> None:
-        """Before the core hears something: it goes by the time that it is."""
+    def _step_core(self, group: Group, message: Message) -> None:
+        # Before the core hears something: it goes by the time that it is.
         if not group.awake:
             self._rest.wake(group)
         else:
             self._rest.fold(group)
-
-    def _step_core(self, group: Group, message: Message) -> None:
-        self._on_time(group)
         self._take(group, message)
 
     def _take(self, group: Group, message: Message) -> None:
+        raft = group.raft
         try:
-            group.raft.step(message)
+            raft.step(message)
         except MultiraftError as error:
             self._step_failed(group, error)
-        if group.bond_term:
+        if group.bond_term != raft.term or group.bond_leader != raft.leader:
             self._liveness.check(group)
 
     def stand(self, group: Group) -> None:
