@@ -358,9 +358,7 @@ def a_word_from_before_a_step_down_is_no_more_than_that() -> None:
     """A hands over; B and C have A's word that it is over, and are free to vote at once."""
     stage = Stage()
     a, b, c = stage.cast()
-    group = stage.group(a)
-    group.raft.become_follower(group.raft.term, 0)
-    group.host.mark_dirty(group)
+    stage.step_down(a)
     stage.run(0.05)
     for host in (b, c):
         _require(stage.group(host).raft.leader == 0, "the leader gave the words back")
@@ -422,9 +420,7 @@ def candidates_are_not_put_off_for_ever() -> None:
     stage = Stage(**LOOSE)
     a, b, c = stage.cast()
     for host in (b, c):
-        group = stage.group(host)
-        group.raft.become_follower(group.raft.term + 5, 0)
-        group.host.mark_dirty(group)
+        stage.step_down(host, 5)
     stage.until(lambda: stage.leads(b) or stage.leads(c), 5 * stage.election_s)
     stage.until(lambda: not stage.leads(a))
 

@@ -106,6 +106,13 @@ class Stage:
         assert host.scheduler is not None
         host.scheduler.stand(group)
 
+    def step_down(self, host: SimHost, terms: int = 0) -> None:
+        """Follow nobody, that many terms later."""
+        group = self.group(host)
+        group.raft.become_follower(group.raft.term + terms, 0)
+        assert host.scheduler is not None
+        host.scheduler._moved(group)
+
     def elect(self, host: SimHost) -> None:
         self.stand(host)
         self.until(lambda: self.leads(host), 0.3)
