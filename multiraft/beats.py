@@ -31,6 +31,8 @@ class Beater:
         wake: Callable[[Group], None],
         heard: Callable[[Group], None],
     ) -> None:
+        self.take: Callable[[Group], None] = lambda _group: None
+        """Have applied what a core has just learned to be committed (express.py)."""
         self._groups = groups
         self._post = post
         self._step = step
@@ -80,7 +82,7 @@ class Beater:
                 if not peer.queued:
                     self._post.queue(peer)
                 if raft.committed != before:
-                    self._mark_dirty(group)
+                    self.take(group)
                 if group.bond_term != term:
                     self._heard(group)
             else:

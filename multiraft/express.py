@@ -103,7 +103,11 @@ class Express:
                 self._foreign(host, group, generation, Message(MessageType.APP, to, sender, term))
                 continue
             if not group.awake:
-                self._wake(group)
+                # One at rest need not hear of it: going by the last beat, it has heard its leader less than
+                # two ticks before it did, and the append is no question of time.
+                bond = group.bond
+                if bond is None or bond.over or bond.silent > 1 or term != group.bond_term:
+                    self._wake(group)
             raft = group.raft
             if (
                 to == group.member_id
@@ -116,7 +120,7 @@ class Express:
                     self._heard(group)
                 log = raft.log
                 if log.committed > log.applying:
-                    self._take(group)
+                    self.take(group)
             else:
                 message = Message(MessageType.APP, to, sender, term, anchor_term, anchor, commit, (run,))
                 self._step(host, group, message)
@@ -145,7 +149,7 @@ class Express:
                     self._post.queue(peer)
             log = raft.log
             if log.committed > log.applying:
-                self._take(group)
+                self.take(group)
 
     def hear_acks(self, host: Hello, rows: list[int]) -> None:
         """Another host's answers to our appends."""
@@ -172,11 +176,12 @@ class Express:
             return
         log = raft.log
         if log.committed > log.applying:
-            self._take(group)
+            self.take(group)
         if raft.notices_due and not group.dirty:
             self._mark_dirty(group)
 
-    def _take(self, group: Group) -> None:
+    def take(self, group: Group) -> None:
+        """Of what the group's core knows to be committed: have applied what may be, if anything."""
         runs = take_committed(group.raft)
         if runs:
             self._applier.add(group, runs)

@@ -54,6 +54,8 @@ class Liveness:
         self._admit = admit
         self._mark_dirty = mark_dirty
         self._call_soon = call_soon
+        self.take: Callable[[Group], None] = lambda _group: None
+        """Have applied what a core has just learned to be committed (express.py)."""
         self._halves = itertools.count((own.epoch << EPOCH_SHIFT) + 1)
         self._queued: list[Session] = []
         self._host_id = own.host_id
@@ -268,13 +270,12 @@ class Liveness:
             return
         raft = group.raft
         before = raft.committed
-        self._rest.wake(group)
         if not raft.hear_beat(group.bond_leader, term, commit):
             message = Message(MessageType.HEARTBEAT, group.member_id, group.bond_leader, term, commit=commit)
             self._step(group, message)
             self._mark_dirty(group)
         elif raft.committed != before:
-            self._mark_dirty(group)
+            self.take(group)  # without waking it: it is as much at rest as before
 
     # --- attachments, as a leader --------------------------------------------------------------------
 

@@ -306,6 +306,7 @@ class Scheduler:
             heard=self._liveness.heard,
         )
         self._intake.lead = self._express.lead
+        self._liveness.take = self._beater.take = self._express.take
         self._histogram = PassHistogram()
         self._leading: set[Group] = set()
         self._stopped: set[Group] = set()
