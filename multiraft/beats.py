@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from multiraft.group import Group
 from multiraft.messages import BEAT_ACK_FIELDS, BEAT_FIELDS, Hello, Message, MessageType
 from multiraft.post import Post
+from multiraft.raft.replication import take_beats
 from multiraft.routes import Peer
 from multiraft.types import GroupId
 
@@ -45,7 +46,7 @@ class Beater:
     def gather(self, group: Group) -> None:
         """Plain heartbeats of a group that leads are due."""
         routes, own, term = group.routes, group.member_id, group.raft.term
-        for member, commit in group.raft.take_beats():
+        for member, commit in take_beats(group.raft):
             peer = routes.get(member)
             if peer is not None:
                 peer.beats += (group.id, group.generation, member, own, term, commit)

@@ -40,7 +40,6 @@ class Rest:
         config: HostConfig,
         *,
         moved: Callable[[Group], None],
-        beat: Callable[[Group], None],
         queue: Callable[[Session], None],
         timed_out: Callable[[Group], bool],
     ) -> None:
@@ -49,7 +48,8 @@ class Rest:
         self._check_quorum = config.check_quorum
         self._leases = config.read_mode is ReadMode.LEASE
         self._moved = moved
-        self._beat = beat
+        self.beat: Callable[[Group], None] = lambda _group: None
+        """A leader's heartbeats are due (beats.py)."""
         self._queue = queue
         self._timed_out = timed_out
         self.ticked: dict[Group, None] = {}
@@ -158,13 +158,14 @@ class Rest:
     def _tick(self, group: Group) -> None:
         raft = group.raft
         if raft.role is RaftRole.LEADER:
-            if self._may_rest(group):
+            log = raft.log
+            if log.committed == log.last_index and self._may_rest(group):
                 self._lie_down(group, self.ticks - 1)  # it has not been told of this tick
                 return
             if raft.tick():
                 self._moved(group)
             if raft.beat_due:
-                self._beat(group)
+                self.beat(group)
             return
         raft.waited(1)
         session = group.bond

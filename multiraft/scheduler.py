@@ -176,7 +176,6 @@ class Scheduler:
         self._rest = Rest(
             config,
             moved=self._moved,
-            beat=lambda group: self._beater.gather(group),
             queue=lambda session: self._liveness.queue(session),
             timed_out=lambda group: self._elections.timed_out(group),
         )
@@ -306,6 +305,7 @@ class Scheduler:
             heard=self._liveness.heard,
         )
         self._intake.lead = self._express.lead
+        self._rest.beat = self._beater.gather
         self._liveness.take = self._beater.take = self._express.take
         self._histogram = PassHistogram()
         self._leading: set[Group] = set()

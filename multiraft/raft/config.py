@@ -47,7 +47,7 @@ class CoreConfig:
             none to a follower that an append went to since the last one. A new commit index
             goes along with appends and beats, and by a notice only to members that wait for it;
             and a Ready has no hard state for a mere new commit index: it need not be written. Who
-            refuses a vote says what it knows to be committed.
+            refuses a vote says what it knows to be committed, and who is asked at a lower term refuses.
     """
 
     id: MemberId

@@ -24,10 +24,14 @@ __all__ = [
     "broadcast_heartbeat",
     "queue_notices",
     "send_append",
+    "take_beats",
 ]
 
 SILENT_BEATS: Final = 4
 """Heartbeats answered without any progress until the leader asks what became of its appends."""
+
+TELLING_BEATS: Final = 3
+"""Intervals after which a beat tells those that a host vouches for of a commit that nobody waits for."""
 
 APP: Final = MessageType.APP
 COMMIT: Final = MessageType.COMMIT
@@ -148,7 +152,8 @@ def take_beats(state: State) -> list[tuple[MemberId, Index]]:
     slower than an election timeout appends arrive too late to keep a follower from standing.
     So are those that have our whole log and whose hosts vouch for them; and those that have not
     acknowledged all of it yet, for an election timeout. Then a beat's answer has the leader ask what
-    became of its appends. No answer: another beat two election timeouts later.
+    became of its appends. No answer: another beat two election timeouts later. A commit index
+    that nobody waits for is reason enough for a beat to them only when it was not told for a few.
     """
     state.beat_due = False
     committed = state.log.committed
@@ -157,13 +162,18 @@ def take_beats(state: State) -> list[tuple[MemberId, Index]]:
         commit = min(progress.match, committed)
         appended, answered = progress.appended, progress.answered
         progress.appended = progress.answered = False
-        if progress.vouch is not None and progress.state is REPLICATE and progress.sent_commit >= commit:
-            if progress.match == state.log.last_index:
+        if progress.vouch is not None and progress.state is REPLICATE:
+            if progress.sent_commit < commit:
+                progress.silent_beats += 1
+                if 0 <= progress.silent_beats < TELLING_BEATS:
+                    continue  # the next append tells it, or the row before we rest
+            elif progress.match == state.log.last_index:
                 continue  # its host vouches for it, and there is nothing to repair, nor to tell
-            progress.silent_beats += 1
-            if progress.silent_beats <= state.election_ticks:
-                continue  # the same, and what was sent is on its way: links report what they lose
-            progress.silent_beats = -state.election_ticks  # the answer has us ask what became of it
+            else:
+                progress.silent_beats += 1
+                if progress.silent_beats <= state.election_ticks:
+                    continue  # the same, and what was sent is on its way: links report what they lose
+                progress.silent_beats = -state.election_ticks  # the answer has us ask what became of it
         if appended and answered and progress.state is REPLICATE and progress.sent_commit >= commit:
             continue
         progress.sent_commit = commit

@@ -74,6 +74,13 @@ def _meet_lower_term(state: State, message: Message) -> None:
         state.responses.append(
             Message(MessageType.PRE_VOTE_RESP, message.sender, state.id, state.term, reject=True)
         )
+    elif kind is MessageType.VOTE and config.coalesce_beats:
+        # Figure 3.1 answers with the term. Where two votes are all there are, and a member that has missed
+        # who its peer is stands as often as that one, each ignores the other for as long as it is behind.
+        log_vote(state, message, granted=False)
+        state.responses.append(
+            Message(MessageType.VOTE_RESP, message.sender, state.id, state.term, reject=True)
+        )
     elif kind is MessageType.STORAGE_APPEND_RESP:
         _meet_old_write(state, message)
     elif state.logger is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from multiraft.messages import Message, MessageType, Run
+from multiraft.raft.replication import TELLING_BEATS
 from tests.raft.helpers import Member, acknowledge, append, make_leader, make_member, only
 
 
@@ -225,9 +226,25 @@ def test_whose_host_vouches_for_it_is_told_of_a_commit_all_the_same() -> None:
     leader.process()
     committed = core.committed
     assert committed == core.last_index
-    told = dict(core.take_beats())
-    assert told[2] == committed
-    assert 2 not in dict(core.take_beats())
+    told = [dict(core.take_beats()).get(2) for _ in range(2 * TELLING_BEATS)]
+    assert told == [None] * (TELLING_BEATS - 1) + [committed] + [None] * TELLING_BEATS
+
+
+def test_whose_host_vouches_for_it_hears_of_a_commit_with_the_next_append() -> None:
+    leader = make_leader(commit_notices=True, coalesce_beats=True)
+    core = leader.core
+    for progress in core.progress.values():
+        progress.vouch = object()
+    core.propose(Run.of([b"x"]))
+    leader.process()
+    acknowledge(leader, 2)
+    leader.process()
+    assert core.take_beats() == []
+    committed = core.committed
+    core.propose(Run.of([b"y"]))
+    assert {m.to: m.commit for m in only(leader.process(), MessageType.APP)} == {2: committed, 3: committed}
+    for _ in range(TELLING_BEATS):
+        assert 2 not in dict(core.take_beats())
 
 
 def test_whose_host_vouches_for_it_is_left_in_peace_while_appends_are_on_their_way() -> None:

@@ -518,6 +518,25 @@ def test_who_refuses_a_vote_tells_what_is_committed() -> None:
         assert candidate.core.committed == committed
 
 
+def test_who_stands_at_a_lower_term_is_told_the_present_one() -> None:
+    """Thesis, Figure 3.1. Two that stand as often as each other would else ignore each other for long."""
+    ahead = make_member(1, terms=(1,), state=HardState(7, 0, 0), voters=(1, 3), coalesce_beats=True)
+    behind = make_member(2, terms=(1, 1), voters=(1, 2), coalesce_beats=True)
+    behind.core.campaign()
+    [request] = only(behind.process(), MessageType.VOTE)
+    ahead.core.step(request)
+    [answer] = only(ahead.process(), MessageType.VOTE_RESP)
+    assert (answer.to, answer.reject, answer.term) == (2, True, 7)
+    behind.core.step(answer)
+    behind.process()
+    assert (behind.core.term, role_of(behind.core)) == (7, RaftRole.FOLLOWER)
+    behind.core.campaign()
+    [request] = only(behind.process(), MessageType.VOTE)
+    ahead.core.step(request)
+    [answer] = only(ahead.process(), MessageType.VOTE_RESP)
+    assert (answer.reject, answer.term) == (False, 8)
+
+
 def test_a_candidate_that_learns_of_its_removal_stands_no_more() -> None:
     """The others may not know of it yet, and give it their votes."""
     member = make_member(1, terms=(1,), voters=(1, 2, 3, 4), step_down_on_removal=True)
