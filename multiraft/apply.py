@@ -1,8 +1,9 @@
 """Committed runs on their way into state machines.
 
 In a pass, what is committed is only queued here; at its end all machines that share a store
-are fed under one `batch()`. Machines that do I/O are fed in one worker thread, one job at a
-time: what commits while a job runs makes the next job, so batches grow with the load.
+are fed under one `batch()`. Those that the pass has no time left for come first in the next
+one. Machines that do I/O are fed in one worker thread, one job at a time: what commits while a
+job runs makes the next job, so batches grow with the load.
 
 Only what programs proposed reaches a machine. Configuration changes and the entries that raft
 appends for itself are handled here, in the host's thread and in their place in the log.
@@ -13,17 +14,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat
+from math import inf
+from typing import Final
 
 import attrs
 
 from multiraft.errors import StateMachineFailed, StorageFailed
 from multiraft.group import Group
-from multiraft.interfaces import Executor, MachineFactory, Machines
+from multiraft.interfaces import Clock, Executor, MachineFactory, Machines
 from multiraft.messages import Run, Snapshot
 from multiraft.types import Entry, Index
 
-JOB_BYTES_MAX = 8 << 20
+JOB_BYTES_MAX: Final = 8 << 20
 """Weight of the runs in one job; a group's own share is bounded by `max_apply_bytes`."""
+
+CLOCK_CHECK_ENTRIES: Final = 64
+"""Groups and entries fed in a pass between two looks at the clock."""
 
 
 @attrs.define(eq=False)
@@ -84,6 +90,7 @@ class Applier:
         self,
         factory: MachineFactory,
         executor: Executor,
+        clock: Clock,
         *,
         applied: Callable[[Work], None],
         applied_run: Callable[[Group, Run, Sequence[object]], None],
@@ -95,6 +102,7 @@ class Applier:
             factory.batch if isinstance(factory, Machines) else nullcontext
         )
         self._executor = executor
+        self._clock = clock
         self._applied = applied
         self._applied_run = applied_run
         self._configure = configure
@@ -102,6 +110,8 @@ class Applier:
         self._store_failed = store_failed
         self._waiting: dict[Group, None] = {}
         self._busy = False
+        self.behind = False
+        """The pass's time was over before all machines that are fed in it were."""
 
     @property
     def busy(self) -> bool:
@@ -117,24 +127,35 @@ class Applier:
         group.asked_snapshot = True
         self._waiting[group] = None
 
-    def flush(self) -> None:
-        """Apply what is queued: here, or in the worker if it is free."""
+    def flush(self, deadline: float = inf) -> None:
+        """Apply what is queued: here, until `deadline` or for one piece, or in the worker if it is free."""
+        self.behind = False
         # Applying may ask for a capture, so again: the worker must never touch these machines.
-        while inline := [group for group in self._waiting if not group.machine.blocking]:
-            for group in inline:
-                del self._waiting[group]
-            self._apply_inline(inline)
-        if self._waiting and not self._busy:
-            self._submit()
+        while not self.behind and (
+            inline := [group for group in self._waiting if not group.machine.blocking]
+        ):
+            self._apply_inline(inline, deadline)
+        self._submit()
 
-    def _apply_inline(self, groups: list[Group]) -> None:
+    def _apply_inline(self, groups: list[Group], deadline: float) -> None:
+        began, count = self._clock.now(), 0
         plain: list[tuple[Group, Run, Sequence[object]]] = []
         done: list[Work] = []
         try:
             with self._batch():
                 for group in groups:
+                    count += 1
+                    if count >= CLOCK_CHECK_ENTRIES:
+                        count = 0
+                        now = self._clock.now()
+                        # Results are still to be handed out, which takes as long as it took to get them.
+                        if now + (now - began) > deadline:
+                            self.behind = True
+                            break
+                    del self._waiting[group]
                     if _is_plain(group):
                         run = group.apply_queue.pop()
+                        count += run.count
                         try:
                             plain.append((group, run, _feed(group, run)))
                         except Exception as error:
@@ -143,6 +164,7 @@ class Applier:
                     while (work := self._next_work(group)) is not None:
                         work.run()
                         done.append(work)
+                        count += work.last - group.applied
                         if work.error is not None or not group.apply_queue:
                             break
         except Exception as error:
@@ -157,9 +179,12 @@ class Applier:
             self._finish(work)
 
     def _submit(self) -> None:
+        """Give the worker its next job, if it is free and there is one."""
+        if not self._waiting or self._busy:
+            return
         works: list[Work] = []
         weight = 0
-        for group in list(self._waiting):
+        for group in [group for group in self._waiting if group.machine.blocking]:
             if weight >= JOB_BYTES_MAX:
                 break
             del self._waiting[group]
@@ -186,7 +211,7 @@ class Applier:
             self._finish(work)
             if work.group.apply_queue or work.group.asked_snapshot:
                 self._waiting[work.group] = None
-        self.flush()
+        self._submit()  # the others are fed at the pass's end
 
     def _next_work(self, group: Group) -> Work | None:
         """Take the group's queue up to the next configuration change; None: nothing to do."""

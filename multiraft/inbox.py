@@ -40,8 +40,8 @@ MESSAGES_MAX: Final = 65536
 PIECE_MESSAGES: Final = 32
 """Messages in a piece: each takes a host some 20 to 50 µs."""
 
-PIECE_ROWS: Final = 512
-"""Rows in a piece: each takes a host 3 to 10 µs."""
+PIECE_ROWS: Final = 128
+"""Rows in a piece: each takes a host 3 to 20 µs."""
 
 FIRST: Final = 4
 """Pieces of a queue in a row while another waits behind it."""

@@ -108,6 +108,9 @@ BACKLOG_MESSAGES = 1024
 PASS_BYTES_MAX = 64 << 20
 """Payload for the log after which a pass leaves other groups to the next one."""
 
+APPLY_UNTIL = 2.5
+"""State machines are fed in a pass until it has taken so many times `max_pass_s`."""
+
 CLOCK_CHECK_GROUPS = 32
 """Groups between two looks at the clock within a pass."""
 
@@ -224,6 +227,7 @@ class Scheduler:
         self._applier = Applier(
             environment.machines,
             apply_executor,
+            self._clock,
             applied=self._applied,
             applied_run=self._applied_run,
             configure=self._configure,
@@ -328,12 +332,14 @@ class Scheduler:
         3. a tick, if one is due and all that had arrived by then is handled: its groups until T, or for two
            fifths of T if that is longer. The next tick does not begin before all groups had this one
         4. groups whose session has ended or begun are told, until T, and one piece at least (partings.py)
-        5. the groups that are dirty, oldest first, for T, but not beyond 2 T, and a fifth of T at least
+        5. the groups that are dirty, oldest first, for T, but not beyond 2 T, and a fifth of T at least;
+           no longer than that while state machines are behind
         6. what machines lack after a restart, in what is left of that, and one piece at least (catchup.py)
-        7. what all of this has to say to others, to the log, and to state machines in this thread
+        7. state machines in this thread get what is committed, until 2.5 T, and one piece at least
+        8. what all of this has to say to others, and to the log
 
-        The clock is looked at between pieces, and those are small: 32 messages or groups, 512 rows.
-        So no part starves another, and no group the others of its part.
+        The clock is looked at between pieces, and those are small: 32 messages or groups, 128 rows, 64
+        entries. So no part starves another, and no group the others of its part.
         """
         started = self._clock.now()
         deadline = started + self.config.max_pass_s
@@ -390,7 +396,9 @@ class Scheduler:
         # A time of its own: were it what ticking and the inbox left over, a host that is behind
         # would take in more than it finishes, pass after pass, and never get out of that.
         now, whole = self._clock.now(), self.config.max_pass_s
-        deadline = max(min(now + whole, started + 2 * whole), now + whole / 5)
+        deadline = now + whole / 5
+        if not self._applier.behind:
+            deadline = max(deadline, min(now + whole, started + 2 * whole))
         self._collect_dirty(deadline)
         catch_up = self._catch_up  # after a restart only: not even a call for it in other passes
         if catch_up.awaited or catch_up.others:
@@ -400,6 +408,7 @@ class Scheduler:
         self._still = not (rest.ticked or rest.due)
         return bool(
             self._dirty
+            or self._applier.behind
             or self._inbox.weight
             or self._calls
             or self._ticking
@@ -410,7 +419,7 @@ class Scheduler:
         )
 
     def _finish_pass(self, started: float) -> None:
-        self._flush()
+        self._flush(started)
         self._histogram.add(self._clock.now() - started)
         # Whatever woke the scheduler during the pass is either done or in what its end looks at.
         self._awake = False
@@ -545,9 +554,9 @@ class Scheduler:
             batch.hard_state(group.id, HardState(raft.term, raft.vote, raft.committed))
         self._writes.hold(group, ready.responses, ready.snapshot)
 
-    def _flush(self) -> None:
+    def _flush(self, started: float) -> None:
         """The end of a pass: everything gathered goes out."""
-        self._applier.flush()
+        self._applier.flush(started + APPLY_UNTIL * self.config.max_pass_s)
         self._intake.flush_queries()
         # What groups do not keep to any more is said before any acknowledgement of a beat leaves: all that
         # moves a core asks `Liveness.check` at once, be it the group's turn in this pass or not.

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
 
 from multiraft import post
+from multiraft.apply import CLOCK_CHECK_ENTRIES, Applier
 from multiraft.elections import PLACES, PLACES_BEHIND
+from multiraft.group import Group
 from multiraft.inbox import PIECE_MESSAGES
-from multiraft.messages import Envelope, Hello, Lane, Message, MessageType
+from multiraft.messages import Envelope, Hello, Lane, Message, MessageType, Run
 from multiraft.raft.core import RaftRole
 from multiraft.rest import TURNS_MIN
 from multiraft.scheduler import BACKLOG_MESSAGES
 from tests.engine.many import Hosts
+
+
+class Result:
+    """Waits for the result of a proposal."""
+
+    listening = True
+
+    def resolve(self, value: object) -> None:
+        pass
+
+    def fail(self, error: Exception) -> None:
+        raise error
+
 
 PEER = Hello("many", 2, 1, "127.0.0.1:2")
 
@@ -88,6 +104,58 @@ def test_a_broken_link_is_told_to_many_groups_in_several_passes(monkeypatch: pyt
         told.append(sum(group.awake for group in scheduler.groups.values()))
     assert len(told) > 1, "a pass may end between two pieces"
     assert told[0] < led <= told[-1]
+
+
+def test_state_machines_are_fed_in_several_passes() -> None:
+    """Each of them once, and first those that are left of the pass before."""
+    hosts = slow(6 * CLOCK_CHECK_ENTRIES)
+    groups = [
+        group
+        for scheduler in hosts.schedulers
+        for group in scheduler.groups.values()
+        if group.raft.role is RaftRole.LEADER
+    ]
+    applied: list[list[Group]] = [[] for _ in hosts.schedulers]
+    behind: list[bool] = []
+    for scheduler, order in zip(hosts.schedulers, applied, strict=True):
+        applier = scheduler._applier
+        real_run, real_feed = applier._applied_run, applier._apply_inline
+
+        def applied_run(
+            group: Group,
+            run: Run,
+            results: Sequence[object],
+            order: list[Group] = order,
+            real: Callable[[Group, Run, Sequence[object]], None] = real_run,
+        ) -> None:
+            order.append(group)
+            real(group, run, results)
+
+        def apply_inline(
+            waiting: list[Group],
+            deadline: float,
+            order: list[Group] = order,
+            applier: Applier = applier,
+            real: Callable[[list[Group], float], None] = real_feed,
+        ) -> None:
+            done = len(order)
+            real(waiting, deadline)
+            assert order[done:] == waiting[: len(order) - done], "in order"
+            assert applier.behind == (len(order) - done < len(waiting))
+            assert len(order) > done, "one piece at least"
+            behind.append(applier.behind)
+
+        applier._applied_run = applied_run
+        applier._apply_inline = apply_inline  # type: ignore[method-assign, assignment]  # to listen
+    for group in groups:
+        group.proposals.queue(b"x", Result())
+        group.host.mark_dirty(group)
+    for _ in range(50):
+        hosts.turn(0.1)
+    assert any(behind)
+    assert not any(scheduler._applier.behind for scheduler in hosts.schedulers)
+    for order in applied:
+        assert sorted(group.id for group in order) == sorted(group.id for group in groups)
 
 
 def test_a_tick_of_many_groups_is_counted_in_several_passes() -> None:
