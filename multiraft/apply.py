@@ -28,6 +28,9 @@ from multiraft.types import Entry, Index
 JOB_BYTES_MAX: Final = 8 << 20
 """Weight of the runs in one job; a group's own share is bounded by `max_apply_bytes`."""
 
+PIECE_GROUPS: Final = 128
+"""Groups whose machines, sharing nothing, are fed before any results are handed out."""
+
 CLOCK_CHECK_ENTRIES: Final = 64
 """Groups and entries fed in a pass between two looks at the clock."""
 
@@ -98,6 +101,8 @@ class Applier:
         failed: Callable[[Group, StateMachineFailed], None],
         store_failed: Callable[[StorageFailed], None],
     ) -> None:
+        self._shared = isinstance(factory, Machines)
+        """They share a store, so all of a pass are fed under one `batch()`."""
         self._batch: Callable[[], AbstractContextManager[object]] = (
             factory.batch if isinstance(factory, Machines) else nullcontext
         )
@@ -134,7 +139,13 @@ class Applier:
         while not self.behind and (
             inline := [group for group in self._waiting if not group.machine.blocking]
         ):
-            self._apply_inline(inline, deadline)
+            piece = len(inline) if self._shared else PIECE_GROUPS
+            for start in range(0, len(inline), piece):
+                if start and self._clock.now() > deadline:
+                    self.behind = True
+                if self.behind:
+                    break
+                self._apply_inline(inline[start : start + piece], deadline)
         self._submit()
 
     def _apply_inline(self, groups: list[Group], deadline: float) -> None:
