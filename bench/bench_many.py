@@ -75,6 +75,7 @@ async def once(groups: int, outstanding: int, seconds: float, kill: bool) -> Fig
         await cluster.wait_all_led(groups)
         figures["create_led_s"] = time.perf_counter() - started
         figures["create_pass_ms_max"] = max(await used(cluster, "pass_ms_max"))
+        figures["create_pass_cpu_ms_max"] = max(await used(cluster, "pass_cpu_ms_max"))
 
         started = time.perf_counter()
         answers = await cluster.ask({"do": "each", "outstanding": outstanding // MEMBERS})

@@ -39,10 +39,12 @@ class ManyWorker(Worker):
     async def used(self, _: dict[str, Any]) -> dict[str, Any]:
         """What this process has taken so far, and the longest pass."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
+        counted = self._host.statistics().scheduler
         return {
             "cpu_s": usage.ru_utime + usage.ru_stime,
             "rss_bytes": resident_bytes(),
-            "pass_ms_max": self._host.statistics().scheduler.pass_ms_max,
+            "pass_ms_max": counted.pass_ms_max,
+            "pass_cpu_ms_max": counted.pass_cpu_ms_max,
         }
 
     async def counted(self, _: dict[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class RestartWorker(Worker):
         return {
             "passes": counted.passes,
             "pass_ms_max": counted.pass_ms_max,
+            "pass_cpu_ms_max": counted.pass_cpu_ms_max,
             "passes_above_20_ms": sum(n for bound, n in counted.pass_histogram_ms.items() if bound > 20),
         }
 

@@ -143,19 +143,22 @@ def many(lines: Sequence[Line]) -> str:
     return table([*head, "one host killed, all led again", "CPU of a host, one down"], rows)
 
 
+RESTART = ("open_s", "led_s", "applied_s", "pass_ms_max", "pass_cpu_ms_max")
+
+
 def restart(lines: Sequence[Line]) -> str:
     names = {"closed": "closed and started again", "killed": "killed and started again", "lost": "one lost"}
     rows = [
         [
             f"{line['row']['groups']:,} groups, {line['row']['mib']:,} MiB: {text}",
-            *(cell(line, f"{name}_{figure}") for figure in ("open_s", "led_s", "applied_s", "pass_ms_max")),
+            *(cell(line, f"{name}_{figure}") for figure in RESTART),
             f"{cell(line, f'{name}_passes_above_20_ms')} of {cell(line, f'{name}_passes')}",
         ]
         for line in lines
         for name, text in names.items()
     ]
     head = ["groups and log of each host", "logs read, groups opened", "all led", "all applied"]
-    return table([*head, "longest pass, ms", "passes above 20 ms"], rows)
+    return table([*head, "longest pass, ms", "of its processor", "passes above 20 ms"], rows)
 
 
 def fairness(lines: Sequence[Line]) -> str:

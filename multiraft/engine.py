@@ -12,6 +12,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from time import thread_time
 from types import MappingProxyType
 from typing import cast
 
@@ -44,7 +45,7 @@ from multiraft.process import Young, tuned
 from multiraft.routes import FRAME_BYTES_MAX
 from multiraft.scheduler import Scheduler
 from multiraft.starting import RecoveryCalls, check_group_id, random_id
-from multiraft.statistics import SchedulerStatistics
+from multiraft.statistics import PassHistogram, SchedulerStatistics
 from multiraft.storage.files import OsFiles
 from multiraft.storage.importer import Importer
 from multiraft.storage.repair import Repair
@@ -138,9 +139,11 @@ class Host(RecoveryCalls):
         departed: Departed,
         importer: Importer,
         young: Young,
+        spent: PassHistogram,
     ) -> None:
         self.config = config
         self._young = young
+        self._spent = spent
         self._departed = departed
         self._importer = importer
         self._joins: dict[GroupId, trio.Lock] = {}
@@ -361,8 +364,13 @@ class Host(RecoveryCalls):
 
     def statistics(self) -> HostStatistics:
         """Counters of scheduler, log and transport."""
+        spent = self._spent
         return HostStatistics(
-            self._scheduler.statistics(),
+            attrs.evolve(
+                self._scheduler.statistics(),
+                pass_cpu_ms_max=spent.max_ms,
+                pass_cpu_histogram_ms=spent.buckets(),
+            ),
             self._store.statistics(),
             tuple(self._transport.statistics()),
             self._young.looks,
@@ -420,6 +428,8 @@ class _Runner:
         self._receiver = receiver
         self._parked: trio.lowlevel.Task | None = None
         self._failure: MultiraftError | None = None
+        self.spent = PassHistogram()
+        """The time that passes had of their thread."""
         self.idle = trio.Event()
         """Set once the scheduler is closing and nobody waits for anything."""
 
@@ -435,7 +445,9 @@ class _Runner:
     async def run(self, scheduler: Scheduler, store: Store, young: Young) -> None:
         room = self._receiver.room
         while True:
+            began = thread_time()
             more = scheduler.run_pass()
+            self.spent.add(thread_time() - began)
             young.look(store.records)
             if self._failure is not None:
                 raise self._failure
@@ -613,7 +625,8 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
             log.error("group is stopped", group=group.id, reason=str(group.failed))
     _report_moved(scheduler.groups.values(), transport.address)
     departed = await trio.to_thread.run_sync(Departed, files, data_dir)
-    return Host(config, scheduler, store, transport, departed, Importer(files, snapshots), young)
+    importer = Importer(files, snapshots)
+    return Host(config, scheduler, store, transport, departed, importer, young, runner.spent)
 
 
 def _system_random(below: int) -> int:

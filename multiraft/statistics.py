@@ -47,6 +47,7 @@ class SchedulerStatistics:
     """Groups that failed here and are stopped."""
     passes: int
     pass_ms_max: float
+    """By the clock."""
     pass_histogram_ms: Mapping[float, int]
     applied_entries: int
     proposed_runs: int
@@ -57,3 +58,6 @@ class SchedulerStatistics:
     """Waiting now."""
     uncommitted_bytes: int
     """Payload of proposals that count against `max_host_uncommitted_bytes` now."""
+    pass_cpu_ms_max: float = 0.0
+    """As `pass_ms_max`, but in time that the host's thread had of its processor."""
+    pass_cpu_histogram_ms: Mapping[float, int] = attrs.field(factory=dict)

@@ -252,6 +252,8 @@ class Worker:
             syncs=counted.log.syncs,
             counters={
                 "passes": counted.scheduler.passes,
+                "passes_above_20_ms": _above_20(counted.scheduler.pass_histogram_ms),
+                "passes_above_20_cpu_ms": _above_20(counted.scheduler.pass_cpu_histogram_ms),
                 "proposed_runs": counted.scheduler.proposed_runs,
                 "applied_entries": counted.scheduler.applied_entries,
                 "lost_messages": counted.scheduler.lost_messages,
@@ -263,6 +265,11 @@ class Worker:
                 "log_bytes": counted.log.bytes_written,
             },
         )
+
+
+def _above_20(histogram: Mapping[float, int]) -> int:
+    """Of passes by the upper bound of their bucket, in ms: how many took longer than that."""
+    return sum(count for bound, count in histogram.items() if bound > 20)
 
 
 def resident_bytes() -> int:
