@@ -330,17 +330,20 @@ def snapshot_files_are_not_synced() -> Iterator[None]:
 def capture_goes_to_the_worker() -> Iterator[None]:
     """A machine of the host's thread is captured in the worker's, under a later index."""
 
-    def flush(self: Applier) -> None:
-        if not self._waiting:
-            return
-        inline = [group for group in self._waiting if not group.machine.blocking]
-        for group in inline:
-            del self._waiting[group]
-        self._apply_inline(inline)
-        if self._waiting and not self._busy:
-            self._submit()
+    def flush(self: Applier, deadline: float) -> None:
+        self._apply_inline([group for group in self._waiting if not group.machine.blocking], deadline)
+        self._submit()
 
-    with replaced(Applier, "flush", flush):
+    def submit(self: Applier) -> None:
+        if not self._waiting or self._busy:
+            return
+        waiting, self._waiting = self._waiting, {}
+        works = [work for group in waiting if (work := self._next_work(group)) is not None]
+        if works:
+            self._busy = True
+            self._executor.submit(lambda: self._run(works), lambda _, error: self._done(works, error))
+
+    with replaced(Applier, "flush", flush), replaced(Applier, "_submit", submit):
         yield
 
 
