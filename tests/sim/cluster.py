@@ -18,6 +18,7 @@ from tests.sim.host import SimHost
 from tests.sim.invariants import Configuration, Invariants
 from tests.sim.members import Members
 from tests.sim.network import Network
+from tests.sim.pieces import small_pieces
 from tests.sim.plan import Plan, draw_plan
 from tests.sim.world import Violation, World
 
@@ -290,6 +291,7 @@ def simulate(
     drawn = draw_plan(seed) if plan is None else plan
     cluster = Cluster(drawn, sink)
     try:
-        return cluster.run()
+        with small_pieces(wanted=drawn.clock_step_s > 0):
+            return cluster.run()
     except (Exception, Violation) as error:
         raise SimulationFailed(drawn, cluster, error, lines) from error

@@ -331,6 +331,7 @@ def capture_goes_to_the_worker() -> Iterator[None]:
     """A machine of the host's thread is captured in the worker's, under a later index."""
 
     def flush(self: Applier, deadline: float) -> None:
+        self.behind = False
         self._apply_inline([group for group in self._waiting if not group.machine.blocking], deadline)
         self._submit()
 
@@ -355,6 +356,21 @@ def capture_of_a_machine_that_is_ahead() -> Iterator[None]:
 
 
 # --- state machines ------------------------------------------------------------------------------
+
+
+@planted
+def machines_that_a_pass_has_no_time_for_are_forgotten() -> Iterator[None]:
+    """What is committed for them stays in their queues until more is."""
+    flush = Applier.flush
+
+    def forget(self: Applier, deadline: float) -> None:
+        flush(self, deadline)
+        if self.behind:
+            self.behind = False
+            self._waiting = {group: None for group in self._waiting if group.machine.blocking}
+
+    with replaced(Applier, "flush", forget):
+        yield
 
 
 @planted

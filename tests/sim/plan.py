@@ -12,6 +12,7 @@ import attrs
 
 from multiraft.config import HostConfig
 from multiraft.types import ReadMode
+from tests.sim.pieces import LOOKS
 
 FAULTS = (
     "crash",
@@ -104,6 +105,7 @@ class Plan:
             snapshot_interval_entries=self.snapshot_interval_entries,
             snapshot_keep_entries=self.snapshot_keep_entries,
             max_snapshot_files=self.max_snapshot_files,
+            max_pass_s=LOOKS * self.clock_step_s if self.clock_step_s else 0.005,
         )
 
 
