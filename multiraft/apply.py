@@ -113,39 +113,44 @@ class Applier:
         self._configure = configure
         self._failed = failed
         self._store_failed = store_failed
-        self._waiting: dict[Group, None] = {}
+        self._inline: dict[Group, None] = {}
+        """Groups with something to apply, or to capture, in the host's thread."""
+        self._blocking: dict[Group, None] = {}
+        """The same for the worker."""
         self._busy = False
         self.behind = False
         """The pass's time was over before all machines that are fed in it were."""
 
     @property
     def busy(self) -> bool:
-        return self._busy or bool(self._waiting)
+        return self._busy or bool(self._inline or self._blocking)
 
     def add(self, group: Group, runs: list[Run]) -> None:
         """Queue committed runs; `flush` applies them."""
         group.apply_queue.extend(runs)
-        self._waiting[group] = None
+        self._wait(group)
 
     def want_capture(self, group: Group) -> None:
         """Capture the group's state as soon as its queue allows."""
         group.asked_snapshot = True
-        self._waiting[group] = None
+        self._wait(group)
+
+    def _wait(self, group: Group) -> None:
+        (self._blocking if group.machine.blocking else self._inline)[group] = None
 
     def flush(self, deadline: float = inf) -> None:
         """Apply what is queued: here, until `deadline` or for one piece, or in the worker if it is free."""
         self.behind = False
         # Applying may ask for a capture, so again: the worker must never touch these machines.
-        while not self.behind and (
-            inline := [group for group in self._waiting if not group.machine.blocking]
-        ):
-            piece = len(inline) if self._shared else PIECE_GROUPS
-            for start in range(0, len(inline), piece):
+        while self._inline and not self.behind:
+            groups = [*self._inline]
+            piece = len(groups) if self._shared else PIECE_GROUPS
+            for start in range(0, len(groups), piece):
                 if start and self._clock.now() > deadline:
                     self.behind = True
                 if self.behind:
                     break
-                self._apply_inline(inline[start : start + piece], deadline)
+                self._apply_inline(groups[start : start + piece], deadline)
         self._submit()
 
     def _apply_inline(self, groups: list[Group], deadline: float) -> None:
@@ -163,7 +168,7 @@ class Applier:
                         if now + (now - began) > deadline:
                             self.behind = True
                             break
-                    del self._waiting[group]
+                    del self._inline[group]
                     if _is_plain(group):
                         run = group.apply_queue.pop()
                         count += run.count
@@ -179,7 +184,7 @@ class Applier:
                         if work.error is not None or not group.apply_queue:
                             break
         except Exception as error:
-            self._store_failed(_as_storage_failure(error))
+            self._store_lost(error)
             return
         applied_run = self._applied_run
         for group, run, results in plain:
@@ -189,16 +194,25 @@ class Applier:
         for work in done:
             self._finish(work)
 
+    def _store_lost(self, error: BaseException) -> None:
+        """The shared store could not begin, or commit: the shared disk's trouble stops the host.
+
+        Nothing is fed any more: whoever waits for it is told so when the host stops.
+        """
+        self._inline.clear()
+        self._blocking.clear()
+        self._store_failed(_as_storage_failure(error))
+
     def _submit(self) -> None:
         """Give the worker its next job, if it is free and there is one."""
-        if not self._waiting or self._busy:
+        if not self._blocking or self._busy:
             return
         works: list[Work] = []
         weight = 0
-        for group in [group for group in self._waiting if group.machine.blocking]:
+        for group in [*self._blocking]:
             if weight >= JOB_BYTES_MAX:
                 break
-            del self._waiting[group]
+            del self._blocking[group]
             work = self._next_work(group)
             if work is not None:
                 works.append(work)
@@ -215,13 +229,12 @@ class Applier:
     def _done(self, works: list[Work], error: BaseException | None) -> None:
         self._busy = False
         if error is not None:
-            # The shared store failed to commit: the shared disk's trouble stops the host.
-            self._store_failed(_as_storage_failure(error))
+            self._store_lost(error)
             return
         for work in works:
             self._finish(work)
             if work.group.apply_queue or work.group.asked_snapshot:
-                self._waiting[work.group] = None
+                self._blocking[work.group] = None
         self._submit()  # the others are fed at the pass's end
 
     def _next_work(self, group: Group) -> Work | None:
@@ -255,7 +268,7 @@ class Applier:
             # The state is captured where the queue was cut, before the next configuration
             # change, so that this is the configuration at the captured index.
             group.asked_snapshot = False
-            assert not group.applying, "what was applied last is known"
+            assert taken or not group.applying, "what was applied last is known"
             capture = Snapshot(
                 last, group.raft.log.term(last), group.raft.conf_state(), group.membership.encode()
             )

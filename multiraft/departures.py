@@ -1,11 +1,12 @@
 """Members that are removed: how the host of one sees it off, and how its leader tells it.
 
 For programs a group stops at once when its member here is removed. The member itself lives on: the
-others learn with the next beat that the removal is committed; if the leader dies before, they may
-still need this one's vote to elect another, by the configuration they know. That may be after a long
-while, and for ever if this was one of two. So a member that has its removal in its own log goes on
-answering until the group is deleted here; it never stands for election, says nothing by itself, and
-after some election timeouts gives its links up. One that was only told may stand, so it stops then.
+others learn that the removal is committed with the next append, or by some beat soon; if the leader
+dies before, they may still need this one's vote to elect another, by the configuration they know. That
+may be after a long while, and for ever if this was one of two. So a member that has its removal in its
+own log goes on answering until the group is deleted here; it never stands for election, says nothing
+by itself, and after some election timeouts gives its links up. One that was only told may stand, so it
+stops then.
 """
 
 from __future__ import annotations

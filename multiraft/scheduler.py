@@ -339,7 +339,9 @@ class Scheduler:
         8. what all of this has to say to others, and to the log
 
         The clock is looked at between pieces, and those are small: 32 messages or groups, 128 rows, 64
-        entries. So no part starves another, and no group the others of its part.
+        entries and groups that are fed. So no part starves another, and no group the others of its part.
+        What is not cut is what one machine is fed at a time, `max_apply_bytes` at most, and what one job of
+        the worker finished.
         """
         started = self._clock.now()
         deadline = started + self.config.max_pass_s

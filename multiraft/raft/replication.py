@@ -237,14 +237,14 @@ def queue_notices(state: State) -> None:
     committed = state.log.committed
     awaited = state.awaited
     for member, progress in state.tracker.others:
-        if state.config.coalesce_beats:
-            index = awaited.get(member)
-            if index is None:
-                continue
-            if min(progress.match, committed) >= index:
-                del awaited[member]
         if progress.state is REPLICATE:
             commit = min(committed, progress.match)
+            if state.config.coalesce_beats:
+                index = awaited.get(member)
+                if index is None:
+                    continue
+                if commit >= index:
+                    del awaited[member]
             if commit > progress.sent_commit:
                 progress.sent_commit = commit
                 state.messages.append(Message(COMMIT, member, state.id, state.term, 0, 0, commit))

@@ -292,23 +292,29 @@ async def test_a_snapshot_that_is_needed_and_damaged_is_named(tmp_path: Path) ->
 
 
 class FullStore:
-    """Machines that share a store whose commit fails."""
+    """Machines that share a store that cannot begin, or whose commit fails."""
 
     full = False
+
+    def __init__(self, *, begins: bool) -> None:
+        self.begins = begins
 
     def __call__(self, _group: int) -> Ledger:
         return Ledger()
 
     @contextmanager
     def batch(self) -> Iterator[None]:
+        if self.full and not self.begins:
+            raise OSError(errno.ENOSPC, "no room for the commit")
         yield
         if self.full:
             raise OSError(errno.ENOSPC, "no room for the commit")
 
 
-async def test_a_shared_store_that_fails_stops_the_host(tmp_path: Path) -> None:
+@pytest.mark.parametrize("begins", [True, False])
+async def test_a_shared_store_that_fails_stops_the_host(tmp_path: Path, begins: bool) -> None:
     """Nobody's state can be trusted to be kept any more, so nobody is told otherwise."""
-    store = FullStore()
+    store = FullStore(begins=begins)
     caught: list[StorageFailed] = []
 
     async def fill_up() -> None:

@@ -275,3 +275,21 @@ def test_who_does_not_answer_though_its_host_vouches_for_it_is_asked_again() -> 
     leader.process()
     asked = [bool(core.take_beats()) for _ in range(5 * core.election_ticks)]
     assert asked.count(True) == 2
+
+
+def test_a_member_where_somebody_waits_hears_of_a_commit_that_came_while_it_was_probed() -> None:
+    """Nothing tells a member that is probed, so it is still to be told once it is not any more."""
+    leader = make_leader(voters=(1, 2, 3, 4, 5), commit_notices=True, coalesce_beats=True)
+    core = leader.core
+    core.step(Message(MessageType.PROP, to=1, sender=2, runs=[Run.of([b"x"], origin=2, sequence=1)]))
+    leader.process()
+    acknowledge(leader, 2)
+    core.report_unreachable(2)
+    acknowledge(leader, 3)
+    committed = core.committed
+    assert committed == core.last_index
+    assert not only(leader.process(), MessageType.COMMIT)
+    acknowledge(leader, 2)
+    assert [(m.to, m.commit) for m in only(leader.process(), MessageType.COMMIT)] == [(2, committed)]
+    acknowledge(leader, 2)
+    assert not only(leader.process(), MessageType.COMMIT), "told once"

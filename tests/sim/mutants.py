@@ -332,13 +332,15 @@ def capture_goes_to_the_worker() -> Iterator[None]:
 
     def flush(self: Applier, deadline: float) -> None:
         self.behind = False
-        self._apply_inline([group for group in self._waiting if not group.machine.blocking], deadline)
+        self._apply_inline([*self._inline], deadline)
         self._submit()
 
     def submit(self: Applier) -> None:
-        if not self._waiting or self._busy:
+        if self._busy:
             return
-        waiting, self._waiting = self._waiting, {}
+        waiting = [*self._blocking, *self._inline]
+        self._blocking.clear()
+        self._inline.clear()
         works = [work for group in waiting if (work := self._next_work(group)) is not None]
         if works:
             self._busy = True
@@ -367,7 +369,7 @@ def machines_that_a_pass_has_no_time_for_are_forgotten() -> Iterator[None]:
         flush(self, deadline)
         if self.behind:
             self.behind = False
-            self._waiting = {group: None for group in self._waiting if group.machine.blocking}
+            self._inline.clear()
 
     with replaced(Applier, "flush", forget):
         yield
