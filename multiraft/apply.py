@@ -127,16 +127,13 @@ class Applier:
 
     def add(self, group: Group, runs: list[Run]) -> None:
         """Queue committed runs; `flush` applies them."""
-        group.apply_queue.extend(runs)
-        self._wait(group)
+        group.apply_queue += runs
+        (self._blocking if group.machine.blocking else self._inline)[group] = None
 
     def want_capture(self, group: Group) -> None:
         """Capture the group's state as soon as its queue allows."""
         group.asked_snapshot = True
-        self._wait(group)
-
-    def _wait(self, group: Group) -> None:
-        (self._blocking if group.machine.blocking else self._inline)[group] = None
+        self.add(group, [])
 
     def flush(self, deadline: float = inf) -> None:
         """Apply what is queued: here, until `deadline` or for one piece, or in the worker if it is free."""
@@ -171,7 +168,7 @@ class Applier:
                     del self._inline[group]
                     if _is_plain(group):
                         run = group.apply_queue.pop()
-                        count += run.count
+                        count += run.last - run.first + 1
                         try:
                             plain.append((group, run, _feed(group, run)))
                         except Exception as error:
@@ -321,11 +318,11 @@ def _feed(group: Group, run: Run) -> Sequence[object]:
     """Apply one run; one result for each entry, none if raft made it for itself."""
     results: Sequence[object] = ()
     if run.origin:
-        payloads = run.applied()
+        payloads, first = run.applied(), run.first
         if len(payloads) == 1:
-            entries = [Entry(run.first, run.term, payloads[0])]
+            entries = [Entry(first, run.term, payloads[0])]
         else:
-            entries = [*map(Entry, range(run.first, run.last + 1), repeat(run.term), payloads)]
+            entries = [*map(Entry, range(first, run.last + 1), repeat(run.term), payloads)]
         results = group.machine.apply(entries)
         if len(results) != len(entries):
             raise ValueError(f"apply returned {len(results)} results for {len(entries)} entries")

@@ -82,19 +82,12 @@ class Express:
                 self._post.flush_bulk(peer)
             if not peer.queued:
                 self._post.queue(peer)
-        self._append(group, run, own)
+        self._writes.append(group, run, own)
         return True
-
-    def _append(self, group: Group, run: Run, leader: MemberId) -> None:
-        writes = self._writes
-        writes.batch.append(group.id, (run,))
-        writes.pass_bytes += run.size
-        writes.stored.append((group, run.term, run.last, leader))
-        group.unsynced += 1
 
     def hear_appends(self, host: Hello, rows: list[AppendRow]) -> None:
         """Appends from another host's leaders."""
-        groups, host_id = self._groups, host.host_id
+        groups, host_id, append = self._groups, host.host_id, self._writes.append
         for group_id, generation, to, sender, term, anchor_term, anchor, commit, run in rows:
             group = groups.get(group_id)
             if group is None or group.failed is not None:
@@ -115,7 +108,7 @@ class Express:
                 and group.hosts.get(sender) == host_id
                 and follow(raft, sender, term, anchor_term, anchor, commit, run)
             ):
-                self._append(group, run, sender)
+                append(group, run, sender)
                 if group.bond_term != term:
                     self._heard(group)
                 log = raft.log

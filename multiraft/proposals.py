@@ -239,10 +239,11 @@ class ProposalTable:
         found = self._outstanding.pop(run.sequence, None)
         if found is None:
             return
-        self._let_go(run.size)
+        self.held_bytes -= run.size
+        self._budget.used -= run.size
         for waiter, result in zip(found.waiters, results, strict=False):
             waiter.resolve(result)
-        if len(found.waiters) > run.count:
+        if len(found.waiters) > len(results):
             # The run was cut on its way here; the rest comes under the number of its first entry.
             # Not `cut` from the run: it may be sent once more, so it has no place in the log yet.
             rest = Run.of(

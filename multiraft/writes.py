@@ -15,7 +15,7 @@ import attrs
 from multiraft.errors import StorageFailed
 from multiraft.group import Group
 from multiraft.interfaces import LogStore, WriteBatch
-from multiraft.messages import Message, Snapshot
+from multiraft.messages import Message, Run, Snapshot
 from multiraft.types import Index, MemberId, Term
 
 Stored = tuple[Group, Term, Index, MemberId]
@@ -72,6 +72,13 @@ class Writes:
         """Keep `responses` until the batch that is being gathered is on disk."""
         group.unsynced += 1
         self.held.append(Held(group, responses, snapshot))
+
+    def append(self, group: Group, run: Run, leader: MemberId) -> None:
+        """Write `run`, which the core has appended already; `leader` is told once it is on disk."""
+        self.batch.append(group.id, (run,))
+        self.pass_bytes += run.size
+        self.stored.append((group, run.term, run.last, leader))
+        group.unsynced += 1
 
     def flush(self) -> None:
         """The end of a pass: submit what was gathered."""

@@ -165,6 +165,8 @@ def take_committed(state: State) -> list[Run]:
     state.accepted_commit = log.committed
     runs = log.take_committed(allow_unstable=False)
     if state.uncommitted_bytes:
-        start = state.term_start
-        state.accepted_sizes += [(run.last, run.size) for run in runs if run.first >= start]
+        start, sizes = state.term_start, state.accepted_sizes
+        for run in runs:
+            if run.first >= start:
+                sizes.append((run.last, run.size))
     return runs

@@ -93,8 +93,13 @@ class Tracker:
         """The highest index that a quorum has on disk."""
         voters = self._incoming
         if len(voters) == 3:  # by far the most common: the middle one
-            one, two, three = voters[0].match, voters[1].match, voters[2].match
-            index = max(min(one, two), min(max(one, two), three))
+            one, two, index = voters[0].match, voters[1].match, voters[2].match
+            if one > two:
+                one, two = two, one
+            if index < one:
+                index = one
+            elif index > two:
+                index = two
         else:
             index = majority_index([progress.match for progress in voters])
         if self._outgoing:

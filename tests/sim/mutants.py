@@ -18,7 +18,6 @@ import attrs
 from multiraft.acquaintances import Acquaintances
 from multiraft.apply import Applier, Work
 from multiraft.elections import Elections
-from multiraft.express import Express
 from multiraft.group import Group
 from multiraft.messages import HardState, Message, MessageType, Run, Snapshot
 from multiraft.raft import core, follower, leader, steady
@@ -105,7 +104,7 @@ def _split(group: Group, responses: list[Message]) -> tuple[list[Message], list[
 @planted
 def answers_before_the_sync() -> Iterator[None]:
     """Acknowledgements and votes leave with the pass that made them (§3.8; BEHAVIOURS 17)."""
-    append = Express._append
+    append = Writes.append
 
     def hold(self: Writes, group: Group, responses: list[Message], snapshot: Snapshot | None) -> None:
         own, others = _split(group, responses)
@@ -114,20 +113,20 @@ def answers_before_the_sync() -> Iterator[None]:
         group.unsynced += 1
         self.held.append(Held(group, own, snapshot))
 
-    def answer(self: Express, group: Group, run: Run, leader: MemberId) -> None:
+    def answer(self: Writes, group: Group, run: Run, leader: MemberId) -> None:
         append(self, group, run, leader)
         if leader != group.member_id:
             early = Message(MessageType.APP_RESP, leader, group.member_id, run.term, 0, run.last)
-            self._post.route(group, early)
+            group.host._post.route(group, early)  # type: ignore[attr-defined]  # reaching in
 
-    with replaced(Writes, "hold", hold), replaced(Express, "_append", answer):
+    with replaced(Writes, "hold", hold), replaced(Writes, "append", answer):
         yield
 
 
 @planted
 def leader_counts_itself_at_once() -> Iterator[None]:
     """A leader's own acknowledgement does not wait for its disk (etcd #14370)."""
-    append = Express._append
+    append = Writes.append
 
     def hold(self: Writes, group: Group, responses: list[Message], snapshot: Snapshot | None) -> None:
         early = [m for m in responses if m.to == group.member_id and m.type is MessageType.APP_RESP]
@@ -136,12 +135,12 @@ def leader_counts_itself_at_once() -> Iterator[None]:
         for message in early:
             group.raft.step(message)
 
-    def count(self: Express, group: Group, run: Run, leader: MemberId) -> None:
+    def count(self: Writes, group: Group, run: Run, leader: MemberId) -> None:
         append(self, group, run, leader)
         if leader == group.member_id:
             acknowledge(group.raft, leader, run.term, run.last)
 
-    with replaced(Writes, "hold", hold), replaced(Express, "_append", count):
+    with replaced(Writes, "hold", hold), replaced(Writes, "append", count):
         yield
 
 
