@@ -318,7 +318,7 @@ def _feed(group: Group, run: Run) -> Sequence[object]:
     """Apply one run; one result for each entry, none if raft made it for itself."""
     results: Sequence[object] = ()
     if run.origin:
-        payloads, first = run.applied(), run.first
+        payloads, first = run.payloads, run.first
         if len(payloads) == 1:
             entries = [Entry(first, run.term, payloads[0])]
         else:

@@ -93,15 +93,6 @@ class Run:
             self._payloads = cast("list[bytes]", decoded)
         return self._payloads
 
-    def applied(self) -> list[bytes]:
-        """The entries' payloads, for the last time: from here on only the encoding is kept.
-
-        Most runs are applied once and then rest in a cache, where two more objects for each would
-        be half of the memory, and half of the work of Python's collector of garbage.
-        """
-        payloads, self._payloads = self.payloads, None
-        return payloads
-
     def placed(self, first: Index, term: Term) -> Run:
         """The same entries at their place in the log; the bytes are shared."""
         return Run(

@@ -6,8 +6,8 @@ They belong to the whole process, not to a host, so hosts that share one count t
 lock until whoever holds it lets go, by default after 5 ms. The log's writer comes back from an
 fdatasync of 0.2 ms that way, several times for a batch.
 
-*The collector of cyclic garbage.* A host holds millions of small objects for long (the entry
-cache, the groups) and makes few cycles. With the default thresholds it looks through all of
+*The collector of cyclic garbage.* A host holds millions of small objects for long (groups, and
+what machines hold) and makes few cycles. With the default thresholds it looks through all of
 them about once a second under load, which halved the throughput of a thousand groups; looking
 through young ones alone took a quarter of its time, as a thousand of them are made for a few
 writes, most of which are freed without any help a moment later. One that is looked at costs nearly
@@ -33,9 +33,9 @@ cycles which live long has `gc.collect` for when it suits."""
 YOUNG_OBJECTS: Final = 20_000
 """Objects made and not freed after which the young ones are looked through."""
 
-YOUNG_RUNS: Final = 2_000
+YOUNG_RUNS: Final = 20_000
 """Runs of entries, likewise. Python counts what was made less what was freed, of whatever age, so a host
-whose full cache drops as many runs as it takes in would look never, and then at all of them."""
+whose state machines drop as many objects as they take in would look never, and then at all of them."""
 
 _open = 0
 _before: tuple[float, tuple[int, int, int]] = (0.0, (0, 0, 0))

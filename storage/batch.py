@@ -69,7 +69,7 @@ class Batch:
         self.bytes = 0
         """What the batch takes on disk so far, its own header left out."""
         self.count = 0
-        # (group, run, offset, length) for entries, (group, None, function) for all else; tuples,
+        # (group, run, offset, length, head) for entries, (group, None, function) for all else; tuples,
         # because one is made per record.
         self.changes: list[tuple[Any, ...]] = []
 
@@ -114,7 +114,7 @@ class Batch:
             add(head)
             add(pack_crc(crc32(blob, crc32(head))))
             add(blob)
-            changes.append((group, run, offset, RECORD_HEAD_BYTES + body))
+            changes.append((group, run, offset, RECORD_HEAD_BYTES + body, head))
             offset += RECORD_HEAD_BYTES + body
         self.bytes = offset
         self.count += len(runs)
@@ -232,12 +232,12 @@ class Batch:
         for change in self.changes:
             run = change[1]
             if run is not None:
-                group, _, at, length = change
+                group, _, at, length, head = change
                 log = groups[group]
                 log.place(run.first, run.last, run.term, segment, offset + at, length)
                 if run.kind:
                     log.note_change(run.last)
-                log.remember(run)
+                log.remember(run, head)
             elif type(change[2]) is HardState:
                 groups[change[0]].set_hard_state(change[2], segment)
             else:

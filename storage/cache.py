@@ -3,6 +3,10 @@
 First in, first out over all groups. Each group's part is therefore always the *tail* of its log
 (its oldest cached run leaves first, and new runs come last), so that the place of a run in the
 group's index says whether it is cached and where, without a table of its own.
+
+A run is kept as the two byte strings of its record, and made anew when it is read. Most are never
+read again, and Python's collector of garbage never sees byte strings: a cache of objects was most
+of what survived long enough for it to look at, and made it look at everything else that was under way.
 """
 
 from __future__ import annotations
@@ -10,30 +14,29 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from multiraft.messages import Run
-
-_OBJECT_BYTES: Final = 256
-_ENTRY_BYTES: Final = 40
+RECORD_BYTES: Final = 176
+"""What a cached run takes beside its entries: the head of its record, and Python's share of both."""
 
 
 class CachedTail:
-    """The cached part of one group's log; made when it is first needed."""
+    """The cached part of one group's log; made when it is first needed.
 
-    __slots__ = ("runs", "stale")
+    Attributes:
+        heads: The heads of the records, checksums left out, in log order.
+        blobs: The encoded entries of each; the bytes are those that the core and the outboxes have.
+        stale: Turns in the queue whose run is gone already, dropped by compaction or overwritten.
+    """
+
+    __slots__ = ("blobs", "heads", "stale")
 
     def __init__(self) -> None:
-        self.runs: list[Run] = []
+        self.heads: list[bytes] = []
+        self.blobs: list[bytes] = []
         self.stale = 0
-        """Turns in the queue whose run is gone already, dropped by compaction or overwritten."""
-
-
-def cost(run: Run) -> int:
-    """Bytes of memory of a cached run: the encoding, the decoded payloads, and Python's objects."""
-    return 2 * len(run.blob) + _ENTRY_BYTES * (run.last - run.first) + _OBJECT_BYTES
 
 
 class EntryCache:
-    """Holds the runs themselves, shared with the core and the outboxes: bytes exist once."""
+    """The budget, and whose turn it is to leave."""
 
     __slots__ = ("_queue", "budget", "count", "hits", "misses", "used")
 
@@ -44,32 +47,33 @@ class EntryCache:
         self.hits = 0
         self.misses = 0
         # One turn per run, oldest first. Invariant, for each tail: its turns in here are
-        # tail.stale + len(tail.runs).
+        # tail.stale + len(tail.heads).
         self._queue: deque[CachedTail] = deque()
 
-    def add(self, tail: CachedTail, run: Run) -> None:
-        """Cache `run` as the last of its group. A run above the budget is let go at once."""
-        tail.runs.append(run)
+    def add(self, tail: CachedTail, head: bytes, blob: bytes) -> None:
+        """Cache a run as the last of its group. One above the budget is let go at once."""
+        tail.heads.append(head)
+        tail.blobs.append(blob)
         self._queue.append(tail)
         self.count += 1
-        self.used += 2 * len(run.blob) + _ENTRY_BYTES * (run.last - run.first) + _OBJECT_BYTES
+        self.used += len(blob) + RECORD_BYTES
         while self.used > self.budget:
             self._evict()
 
     def drop_oldest(self, tail: CachedTail, keep: int) -> None:
         """Forget all but the newest `keep` runs of a group."""
-        self._forget(tail, tail.runs[: len(tail.runs) - keep])
-        del tail.runs[: len(tail.runs) - keep]
+        self._forget(tail, 0, len(tail.heads) - keep)
 
     def drop_newest(self, tail: CachedTail, keep: int) -> None:
         """Forget all but the oldest `keep` runs of a group."""
-        self._forget(tail, tail.runs[keep:])
-        del tail.runs[keep:]
+        self._forget(tail, keep, len(tail.heads))
 
-    def _forget(self, tail: CachedTail, runs: list[Run]) -> None:
-        self.used -= sum(map(cost, runs))
-        self.count -= len(runs)
-        tail.stale += len(runs)
+    def _forget(self, tail: CachedTail, first: int, end: int) -> None:
+        self.used -= sum(map(len, tail.blobs[first:end])) + RECORD_BYTES * (end - first)
+        self.count -= end - first
+        tail.stale += end - first
+        del tail.heads[first:end]
+        del tail.blobs[first:end]
         if len(self._queue) > 2 * self.count + 1024:
             self._tidy()
 
@@ -80,7 +84,8 @@ class EntryCache:
             # little earlier or later than its exact turn.
             tail.stale -= 1
             return
-        self.used -= cost(tail.runs.pop(0))
+        del tail.heads[0]
+        self.used -= len(tail.blobs.pop(0)) + RECORD_BYTES
         self.count -= 1
 
     def _tidy(self) -> None:

@@ -224,13 +224,24 @@ def unpack_entries(data: bytes, group: int) -> Run:
     if len(data) < ENTRIES_HEAD_BYTES:
         raise ValueError("the record is cut short")
     head = data[: ENTRIES_HEAD.size]
-    kind, entry_kind, _, length, owner, first, term, origin, sequence, count, size = ENTRIES_HEAD.unpack(head)
+    kind, _, _, length, owner, *_ = ENTRIES_HEAD.unpack(head)
     if kind not in (ENTRIES, RELOCATED) or owner != group or RECORD_HEAD_BYTES + length != len(data):
         raise ValueError("another record is where this one should be")
     blob = data[ENTRIES_HEAD_BYTES:]
     if crc32(blob, crc32(head)) != _CRC.unpack_from(data, ENTRIES_HEAD.size)[0]:
         raise ValueError("checksum mismatch")
-    return Run(first, first + count - 1, term, EntryKind(entry_kind), size, blob, origin, sequence)
+    return run_of_record(head, blob)
+
+
+def first_of_record(head: bytes) -> int:
+    """The first index in a record of entries."""
+    return int(ENTRIES_HEAD.unpack(head)[5])
+
+
+def run_of_record(head: bytes, blob: bytes) -> Run:
+    """The run of a record of entries, of which it is known that it is one."""
+    _, kind, _, _, _, first, term, origin, sequence, count, size = ENTRIES_HEAD.unpack(head)
+    return Run(first, first + count - 1, term, EntryKind(kind), size, blob, origin, sequence)
 
 
 def pack_record(kind: int, group: int, body: bytes) -> bytes:

@@ -22,7 +22,9 @@ from multiraft.storage.format import (
     POINT_BYTES,
     RECORD_HEAD_BYTES,
     decode_snapshot,
+    first_of_record,
     pack_meta,
+    run_of_record,
 )
 from multiraft.storage.index import (
     FIRST,
@@ -163,10 +165,10 @@ class StoredGroup:
     def _run(self, rows: array[int], number: int) -> Run:
         tail, cache = self._tail, self._shelf.cache
         if tail is not None:
-            cached = number - len(rows) // STRIDE + len(tail.runs)
+            cached = number - len(rows) // STRIDE + len(tail.heads)
             if cached >= 0:
                 cache.hits += 1
-                return tail.runs[cached]
+                return run_of_record(tail.heads[cached], tail.blobs[cached])
         cache.misses += 1
         at = number * STRIDE
         return self._shelf.load(self.group, rows[at + PLACE], rows[at + LENGTH])
@@ -191,8 +193,8 @@ class StoredGroup:
         rows.extend((first, last, term, segment.header.sequence << OFFSET_BITS | offset, length))
         segment.live += length
 
-    def remember(self, run: Run) -> None:
-        """Cache the run that was just placed."""
+    def remember(self, run: Run, head: bytes) -> None:
+        """Cache the run that was just placed, whose record has that head."""
         tail = self._tail
         if tail is None:
             if run.first == run.last and not run.size:
@@ -200,7 +202,7 @@ class StoredGroup:
                 # most of them, and rarely read. Whatever comes next begins the cached tail.
                 return
             tail = self._tail = CachedTail()
-        self._shelf.cache.add(tail, run)
+        self._shelf.cache.add(tail, head, run.blob)
 
     def relocate(self, first: int, last: int, term: int, segment: Segment, offset: int, length: int) -> None:
         """A copy of entries that are in the log already, or were until their segment went."""
@@ -298,7 +300,7 @@ class StoredGroup:
             return
         self._shelf.release(cut_up_to(rows, base))
         tail = self._tail
-        if tail is not None and len(tail.runs) > len(rows) // STRIDE:
+        if tail is not None and len(tail.heads) > len(rows) // STRIDE:
             self._shelf.cache.drop_oldest(tail, len(rows) // STRIDE)
 
     @staticmethod
@@ -307,8 +309,8 @@ class StoredGroup:
         if not rows:
             return 0
         begin = rows[-5]
-        keep = len(tail.runs)
-        while keep and tail.runs[keep - 1].first > begin:
+        keep = len(tail.heads)
+        while keep and first_of_record(tail.heads[keep - 1]) > begin:
             keep -= 1
         return keep
 

@@ -21,9 +21,9 @@ from multiraft.types import Index, Term
 
 __all__ = ["RaftLog"]
 
-# What a log keeps at hand until it is applied: at most 16 times 4 KiB.
+# What a log keeps at hand until it is applied.
 _SETTLED_RUNS_MAX: Final = 16
-_SETTLED_RUN_BYTES_MAX: Final = 4096
+_SETTLED_BYTES_MAX: Final = 64 << 10
 
 
 class RaftLog:
@@ -283,17 +283,15 @@ class RaftLog:
                 runs.clear()
                 unstable.in_progress = 0
                 unstable.offset = index + 1
-                if run.first == self.applying + 1 and len(run.blob) <= _SETTLED_RUN_BYTES_MAX:
+                if run.first == self.applying + 1 and len(run.blob) <= _SETTLED_BYTES_MAX:
                     settled.append(run)
                 return
         written = unstable.stable_to(index, term)
         expected = settled[-1].last + 1 if settled else self.applying + 1
+        room = _SETTLED_BYTES_MAX - total_weight(settled)
         for run in written:
-            if (
-                run.first != expected
-                or len(settled) >= _SETTLED_RUNS_MAX
-                or len(run.blob) > _SETTLED_RUN_BYTES_MAX
-            ):
+            room -= len(run.blob)
+            if run.first != expected or len(settled) >= _SETTLED_RUNS_MAX or room < 0:
                 settled.clear()  # a gap would be worse than none at all
                 return
             settled.append(run)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multiraft.messages import Run
-from multiraft.storage.cache import CachedTail, EntryCache, cost
-from tests.storage.helpers import run_of
+from multiraft.storage.cache import RECORD_BYTES, CachedTail, EntryCache
 
 steps = st.lists(
     st.tuples(
@@ -22,39 +20,40 @@ steps = st.lists(
 def test_the_cache_holds_tails_within_its_budget(script: list[tuple[str, int, int]], budget: int) -> None:
     cache = EntryCache(budget)
     tails = [CachedTail() for _ in range(3)]
-    added: list[list[Run]] = [[], [], []]
+    added: list[list[tuple[bytes, bytes]]] = [[], [], []]
     for step, group, size in script:
         tail, runs = tails[group], added[group]
         if step == "add":
-            runs.append(run_of(1, [b"x" * size]))
-            cache.add(tail, runs[-1])
+            runs.append((b"head %d" % len(runs), b"x" * size))
+            cache.add(tail, *runs[-1])
         elif step == "oldest":
-            cache.drop_oldest(tail, min(size, len(tail.runs)))
+            cache.drop_oldest(tail, min(size, len(tail.heads)))
         else:
-            keep = min(size % 3, len(tail.runs))
-            dropped = len(tail.runs) - keep
+            keep = min(size % 3, len(tail.heads))
+            dropped = len(tail.heads) - keep
             cache.drop_newest(tail, keep)
             del runs[len(runs) - dropped :]
-        assert cache.used == sum(cost(run) for each in tails for run in each.runs) <= budget
-        assert cache.count == sum(len(each.runs) for each in tails)
+        weights = [RECORD_BYTES + len(blob) for each in tails for blob in each.blobs]
+        assert cache.used == sum(weights) <= budget
+        assert cache.count == len(weights)
         for each, all_runs in zip(tails, added, strict=True):
-            assert all(a is b for a, b in zip(reversed(each.runs), reversed(all_runs), strict=False))
+            cached = list(zip(each.heads, each.blobs, strict=True))
+            assert cached == all_runs[len(all_runs) - len(cached) :]
 
 
 def test_runs_leave_in_the_order_they_came_whatever_their_group() -> None:
     first, second = CachedTail(), CachedTail()
-    run = run_of(1, [b"x"])
-    cache = EntryCache(3 * cost(run))
+    cache = EntryCache(3 * (RECORD_BYTES + 1))
     for tail in (first, second, first, second):
-        cache.add(tail, run)
-    assert (len(first.runs), len(second.runs)) == (1, 2)
+        cache.add(tail, b"head", b"x")
+    assert (len(first.heads), len(second.heads)) == (1, 2)
 
 
 def test_turns_of_runs_that_are_gone_do_not_pile_up() -> None:
     cache = EntryCache(1 << 20)
     tail = CachedTail()
     for _ in range(10_000):
-        cache.add(tail, run_of(1, [b"x"]))
+        cache.add(tail, b"head", b"x")
         cache.drop_oldest(tail, 0)
     assert len(cache._queue) <= 1025
     assert cache.used == 0

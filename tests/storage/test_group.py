@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import pytest
@@ -23,7 +24,7 @@ def log_of(*runs: Run, cache_bytes: int = 1 << 20) -> tuple[Store, MemoryFiles]:
     return store, files
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 700, 1 << 20], ids=["uncached", "partly", "cached"])
+@pytest.mark.parametrize("cache_bytes", [0, 250, 1 << 20], ids=["uncached", "partly", "cached"])
 class TestReading:
     def test_terms_and_bounds(self, cache_bytes: int) -> None:
         store, _ = log_of(run_of(11, [b"a", b"b"]), run_of(13, [b"c"], 2), cache_bytes=cache_bytes)
@@ -131,6 +132,15 @@ def test_the_cache_serves_what_was_just_written() -> None:
     assert len(store.groups()[1].runs(11, 12, 100)) == 2
     assert files.operations["read"] == before
     assert store.statistics().cache_hits == 2
+
+
+def test_the_collector_of_garbage_does_not_see_what_is_cached() -> None:
+    store, _ = log_of(run_of(11, [b"a"]))
+    before = len(gc.get_objects())
+    for index in range(12, 1012):
+        write(store, lambda b, index=index: b.append(1, [run_of(index, [b"b", b"c"])]))  # type: ignore[misc]
+    assert store.statistics().cache_runs == 1001
+    assert len(gc.get_objects()) - before < 500
 
 
 def test_an_idle_group_is_small() -> None:
