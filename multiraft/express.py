@@ -119,7 +119,7 @@ class Express:
                 self._step(host, group, message)
 
     def written(self, done: Iterable[Stored]) -> None:
-        """A batch is on disk: acknowledge what `_append` put into it."""
+        """A batch is on disk: acknowledge what `Writes.append` put into it."""
         for group, term, index, leader in done:
             group.unsynced -= 1
             if group.failed is not None:

@@ -19,20 +19,26 @@ RECORD_BYTES: Final = 176
 
 
 class CachedTail:
-    """The cached part of one group's log; made when it is first needed.
+    """The cached part of one group's log; made when it is first needed. Its length is that in runs.
 
     Attributes:
         heads: The heads of the records, checksums left out, in log order.
         blobs: The encoded entries of each; the bytes are those that the core and the outboxes have.
+        gone: Places at the start of both that are empty by now: up to half of them, as moving up all
+            the others for each run that leaves would take as long as the group's part is large.
         stale: Turns in the queue whose run is gone already, dropped by compaction or overwritten.
     """
 
-    __slots__ = ("blobs", "heads", "stale")
+    __slots__ = ("blobs", "gone", "heads", "stale")
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []
         self.blobs: list[bytes] = []
+        self.gone = 0
         self.stale = 0
+
+    def __len__(self) -> int:
+        return len(self.heads) - self.gone
 
 
 class EntryCache:
@@ -47,7 +53,7 @@ class EntryCache:
         self.hits = 0
         self.misses = 0
         # One turn per run, oldest first. Invariant, for each tail: its turns in here are
-        # tail.stale + len(tail.heads).
+        # tail.stale + len(tail).
         self._queue: deque[CachedTail] = deque()
 
     def add(self, tail: CachedTail, head: bytes, blob: bytes) -> None:
@@ -62,18 +68,20 @@ class EntryCache:
 
     def drop_oldest(self, tail: CachedTail, keep: int) -> None:
         """Forget all but the newest `keep` runs of a group."""
-        self._forget(tail, 0, len(tail.heads) - keep)
+        self._forget(tail, tail.gone, len(tail.heads) - keep)
 
     def drop_newest(self, tail: CachedTail, keep: int) -> None:
         """Forget all but the oldest `keep` runs of a group."""
-        self._forget(tail, keep, len(tail.heads))
+        self._forget(tail, tail.gone + keep, len(tail.heads))
 
     def _forget(self, tail: CachedTail, first: int, end: int) -> None:
         self.used -= sum(map(len, tail.blobs[first:end])) + RECORD_BYTES * (end - first)
         self.count -= end - first
         tail.stale += end - first
-        del tail.heads[first:end]
-        del tail.blobs[first:end]
+        for each in (tail.heads, tail.blobs):
+            del each[first:end]
+            del each[: tail.gone]
+        tail.gone = 0
         if len(self._queue) > 2 * self.count + 1024:
             self._tidy()
 
@@ -84,9 +92,16 @@ class EntryCache:
             # little earlier or later than its exact turn.
             tail.stale -= 1
             return
-        del tail.heads[0]
-        self.used -= len(tail.blobs.pop(0)) + RECORD_BYTES
+        heads, blobs, gone = tail.heads, tail.blobs, tail.gone
+        self.used -= len(blobs[gone]) + RECORD_BYTES
         self.count -= 1
+        heads[gone] = blobs[gone] = b""
+        gone += 1
+        if 2 * gone >= len(heads):
+            del heads[:gone]
+            del blobs[:gone]
+            gone = 0
+        tail.gone = gone
 
     def _tidy(self) -> None:
         """Drop stale turns. Their number is bounded by the live ones, so the cost is amortized."""

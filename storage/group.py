@@ -165,9 +165,10 @@ class StoredGroup:
     def _run(self, rows: array[int], number: int) -> Run:
         tail, cache = self._tail, self._shelf.cache
         if tail is not None:
-            cached = number - len(rows) // STRIDE + len(tail.heads)
+            cached = number - len(rows) // STRIDE + len(tail)
             if cached >= 0:
                 cache.hits += 1
+                cached += tail.gone
                 return run_of_record(tail.heads[cached], tail.blobs[cached])
         cache.misses += 1
         at = number * STRIDE
@@ -300,7 +301,7 @@ class StoredGroup:
             return
         self._shelf.release(cut_up_to(rows, base))
         tail = self._tail
-        if tail is not None and len(tail.heads) > len(rows) // STRIDE:
+        if tail is not None and len(tail) > len(rows) // STRIDE:
             self._shelf.cache.drop_oldest(tail, len(rows) // STRIDE)
 
     @staticmethod
@@ -309,8 +310,8 @@ class StoredGroup:
         if not rows:
             return 0
         begin = rows[-5]
-        keep = len(tail.heads)
-        while keep and first_of_record(tail.heads[keep - 1]) > begin:
+        keep = len(tail)
+        while keep and first_of_record(tail.heads[tail.gone + keep - 1]) > begin:
             keep -= 1
         return keep
 
