@@ -111,6 +111,13 @@ PASS_BYTES_MAX = 64 << 20
 APPLY_UNTIL = 2.5
 """State machines are fed in a pass until it has taken so many times `max_pass_s`."""
 
+LONG_PASS = 3
+"""A pass that takes so many times `max_pass_s` has the next ones planned for less."""
+
+PLAN_MIN, PLAN_LESS, PLAN_MORE = 0.6, 0.95, 0.005
+"""The least part of `max_pass_s` that a pass is planned for; what a long one leaves of the plan; and
+what any other gives back, as a part of `max_pass_s`."""
+
 CLOCK_CHECK_GROUPS = 32
 """Groups between two looks at the clock within a pass."""
 
@@ -133,6 +140,8 @@ class Scheduler:
         self._inbox = Inbox()
         self._calls: deque[Callable[[], None]] = deque()
         self._dirty: list[Group] = []
+        self._plan_s = config.max_pass_s
+        """What a pass is planned for: `max_pass_s`, or less while passes take too long all the same."""
         self._awake = False
         """Woken since the last pass, so that waking again costs nothing."""
         owed_max = owed_ticks_max(config.election_ticks, leases=config.read_mode is ReadMode.LEASE)
@@ -321,8 +330,10 @@ class Scheduler:
     def run_pass(self) -> bool:
         """Do what there is to do, for about twice `max_pass_s` if there is that much. True: there is more.
 
-        The order, and what bounds each part (T is `max_pass_s`; whatever is left stays in line, and comes
-        first the next time):
+        The order, and what bounds each part (whatever is left stays in line, and comes first the next
+        time). T is `max_pass_s`, or down to 0.6 of it after passes that took 3 times that all the same:
+        with very many groups at work what is not cut takes longer, and so does everything where others
+        want the processor.
 
         1. what workers and the log have done, until 2 T; if that is not all, the pass ends there, as
            nothing may overtake it
@@ -344,11 +355,12 @@ class Scheduler:
         the worker finished.
         """
         started = self._clock.now()
-        deadline = started + self.config.max_pass_s
+        whole = self._plan_s
+        deadline = started + whole
         calls = self._calls
         while calls:
             calls.popleft()()
-            if calls and self._clock.now() > deadline + self.config.max_pass_s:
+            if calls and self._clock.now() > deadline + whole:
                 break
         if self.failure is not None:
             return False
@@ -397,7 +409,7 @@ class Scheduler:
             partings.go_on(self._clock.now, deadline)
         # A time of its own: were it what ticking and the inbox left over, a host that is behind
         # would take in more than it finishes, pass after pass, and never get out of that.
-        now, whole = self._clock.now(), self.config.max_pass_s
+        now = self._clock.now()
         deadline = now + whole / 5
         if not self._applier.behind:
             deadline = max(deadline, min(now + whole, started + 2 * whole))
@@ -422,7 +434,12 @@ class Scheduler:
 
     def _finish_pass(self, started: float) -> None:
         self._flush(started)
-        self._histogram.add(self._clock.now() - started)
+        took, most = self._clock.now() - started, self.config.max_pass_s
+        self._histogram.add(took)
+        if took > LONG_PASS * most:
+            self._plan_s = max(PLAN_MIN * most, PLAN_LESS * self._plan_s)
+        elif self._plan_s < most:
+            self._plan_s = min(most, self._plan_s + PLAN_MORE * most)
         # Whatever woke the scheduler during the pass is either done or in what its end looks at.
         self._awake = False
 
@@ -558,7 +575,7 @@ class Scheduler:
 
     def _flush(self, started: float) -> None:
         """The end of a pass: everything gathered goes out."""
-        self._applier.flush(started + APPLY_UNTIL * self.config.max_pass_s)
+        self._applier.flush(started + APPLY_UNTIL * self._plan_s)
         self._intake.flush_queries()
         # What groups do not keep to any more is said before any acknowledgement of a beat leaves: all that
         # moves a core asks `Liveness.check` at once, be it the group's turn in this pass or not.

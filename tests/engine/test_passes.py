@@ -15,7 +15,7 @@ from multiraft.inbox import PIECE_MESSAGES
 from multiraft.messages import Envelope, Hello, Lane, Message, MessageType, Run
 from multiraft.raft.core import RaftRole
 from multiraft.rest import TURNS_MIN
-from multiraft.scheduler import BACKLOG_MESSAGES
+from multiraft.scheduler import BACKLOG_MESSAGES, PLAN_MIN
 from tests.engine.many import Hosts
 
 
@@ -68,6 +68,28 @@ def test_a_long_frame_is_gone_on_with_in_the_next_pass() -> None:
         scheduler.run_pass()
         left.append(scheduler.statistics().inbox_messages)
         assert PIECE_MESSAGES <= left[-2] - left[-1] <= 2 * PIECE_MESSAGES
+
+
+def test_after_long_passes_less_is_planned_and_after_others_more_again() -> None:
+    hosts = slow(1)
+    hosts.step_s = 0.0
+    scheduler = hosts.schedulers[0]
+    most = scheduler.config.max_pass_s
+
+    def take(seconds: float) -> None:
+        hosts.clock_s += seconds
+
+    plans = []
+    for _ in range(20):
+        scheduler._call_soon(partial(take, 3.5 * most))
+        scheduler.run_pass()
+        plans.append(scheduler._plan_s)
+    assert plans[0] < most
+    assert plans == sorted(plans, reverse=True)
+    assert plans[-1] == plans[-2] == PLAN_MIN * most
+    for _ in range(200):
+        scheduler.run_pass()
+    assert scheduler._plan_s == most
 
 
 def test_nothing_overtakes_what_the_log_and_the_workers_have_done() -> None:
