@@ -168,7 +168,7 @@ class Applier:
                     del self._inline[group]
                     if _is_plain(group):
                         run = group.apply_queue.pop()
-                        count += run.last - run.first + 1
+                        count += run.count
                         try:
                             plain.append((group, run, _feed(group, run)))
                         except Exception as error:

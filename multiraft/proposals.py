@@ -239,8 +239,7 @@ class ProposalTable:
         found = self._outstanding.pop(run.sequence, None)
         if found is None:
             return
-        self.held_bytes -= run.size
-        self._budget.used -= run.size
+        self._let_go(run.size)
         for waiter, result in zip(found.waiters, results, strict=False):
             waiter.resolve(result)
         if len(found.waiters) > len(results):

@@ -109,7 +109,7 @@ PASS_BYTES_MAX = 64 << 20
 """Payload for the log after which a pass leaves other groups to the next one."""
 
 APPLY_UNTIL = 2.5
-"""State machines are fed in a pass until it has taken so many times `max_pass_s`."""
+"""State machines are fed in a pass until it has taken so many times what it is planned for."""
 
 LONG_PASS = 3
 """A pass that takes so many times `max_pass_s` has the next ones planned for less."""

@@ -18,9 +18,9 @@ from tests.engine.work_cluster import Cost, Counts, WorkCluster, cluster_of, cos
 
 # Leader's calls, a follower's calls, leader's bytes, a follower's bytes: at most, per operation.
 WRITES = {
-    (48, 21): Cost(5.8, 2.9, 43, 0.5),
-    (48, 1): Cost(75, 35, 101, 10.1),
-    (1000, 1): Cost(71, 32, 103, 11.3),
+    (48, 21): Cost(5.5, 2.8, 43, 0.5),
+    (48, 1): Cost(68, 31.5, 101, 10.1),
+    (1000, 1): Cost(65, 28, 103, 11.3),
 }
 """Waves of writes on all groups at once; by groups, and writes for each group."""
 

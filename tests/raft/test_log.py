@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from multiraft.errors import LogCompacted, LogUnavailable
 from multiraft.messages import EntryKind, Run, Snapshot
 from multiraft.raft.failures import RaftFailure
-from multiraft.raft.log import RaftLog
+from multiraft.raft.log import _SETTLED_BYTES_MAX, RaftLog
 from multiraft.raft.memory import MemoryLog
 from multiraft.raft.runs import UNLIMITED, total_weight
 from multiraft.types import Index
@@ -375,6 +375,22 @@ def test_more_than_is_kept_at_hand_is_read_back_without_a_gap() -> None:
         log.stable_to(first + 1, 1)
     log.commit_to(40)
     assert [run.first for run in log.take_committed(False)] == list(range(1, 41))
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_no_more_bytes_are_kept_at_hand_than_may_be(together: int) -> None:
+    """Not even where each run alone is small enough; what is not kept is read back."""
+    storage = MemoryLog()
+    log = RaftLog(storage, UNLIMITED, None)
+    for first in range(1, 9, together):
+        runs = [Run.of([bytes(30_000)], first=index, term=1) for index in range(first, first + together)]
+        log.append(runs)
+        log.unstable.accept()
+        storage.append(runs)
+        log.stable_to(first + together - 1, 1)
+        assert total_weight(log._settled) <= _SETTLED_BYTES_MAX
+    log.commit_to(8)
+    assert [run.first for run in log.take_committed(False)] == list(range(1, 9))
 
 
 class LogMachine(RuleBasedStateMachine):
