@@ -113,9 +113,9 @@ class Applier:
         self._configure = configure
         self._failed = failed
         self._store_failed = store_failed
-        self._inline: dict[Group, None] = {}
+        self.inline: dict[Group, None] = {}
         """Groups with something to apply, or to capture, in the host's thread."""
-        self._blocking: dict[Group, None] = {}
+        self.blocking: dict[Group, None] = {}
         """The same for the worker."""
         self._busy = False
         self.behind = False
@@ -123,12 +123,12 @@ class Applier:
 
     @property
     def busy(self) -> bool:
-        return self._busy or bool(self._inline or self._blocking)
+        return self._busy or bool(self.inline or self.blocking)
 
     def add(self, group: Group, runs: list[Run]) -> None:
         """Queue committed runs; `flush` applies them."""
         group.apply_queue += runs
-        (self._blocking if group.machine.blocking else self._inline)[group] = None
+        (self.blocking if group.machine.blocking else self.inline)[group] = None
 
     def want_capture(self, group: Group) -> None:
         """Capture the group's state as soon as its queue allows."""
@@ -139,8 +139,8 @@ class Applier:
         """Apply what is queued: here, until `deadline` or for one piece, or in the worker if it is free."""
         self.behind = False
         # Applying may ask for a capture, so again: the worker must never touch these machines.
-        while self._inline and not self.behind:
-            groups = [*self._inline]
+        while self.inline and not self.behind:
+            groups = [*self.inline]
             piece = len(groups) if self._shared else PIECE_GROUPS
             for start in range(0, len(groups), piece):
                 if start and self._clock.now() > deadline:
@@ -165,7 +165,7 @@ class Applier:
                         if now + (now - began) > deadline:
                             self.behind = True
                             break
-                    del self._inline[group]
+                    del self.inline[group]
                     if _is_plain(group):
                         run = group.apply_queue.pop()
                         count += run.count
@@ -196,20 +196,20 @@ class Applier:
 
         Nothing is fed any more: whoever waits for it is told so when the host stops.
         """
-        self._inline.clear()
-        self._blocking.clear()
+        self.inline.clear()
+        self.blocking.clear()
         self._store_failed(_as_storage_failure(error))
 
     def _submit(self) -> None:
         """Give the worker its next job, if it is free and there is one."""
-        if not self._blocking or self._busy:
+        if not self.blocking or self._busy:
             return
         works: list[Work] = []
         weight = 0
-        for group in [*self._blocking]:
+        for group in [*self.blocking]:
             if weight >= JOB_BYTES_MAX:
                 break
-            del self._blocking[group]
+            del self.blocking[group]
             work = self._next_work(group)
             if work is not None:
                 works.append(work)
@@ -231,7 +231,7 @@ class Applier:
         for work in works:
             self._finish(work)
             if work.group.apply_queue or work.group.asked_snapshot:
-                self._blocking[work.group] = None
+                self.blocking[work.group] = None
         self._submit()  # the others are fed at the pass's end
 
     def _next_work(self, group: Group) -> Work | None:

@@ -132,6 +132,8 @@ class Intake:
             return
         if table.changes and not self._propose_changes(group, leads):
             return
+        if table.outcomes:
+            return  # until its results are out: outcomes.py sees to it
         # A run costs as much with one proposal in it as with ten. With many groups at work, what
         # comes meanwhile had better be one run: until those under way are applied, or a tick.
         if self.crowded and table.worth_waiting(TURN_PROPOSALS):

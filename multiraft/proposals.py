@@ -26,6 +26,7 @@ configuration is left; once entered that is certain, so its callers only wait (t
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -107,6 +108,7 @@ class ProposalTable:
         "deadline",
         "held",
         "held_bytes",
+        "outcomes",
         "payloads",
         "waiters",
     )
@@ -127,6 +129,8 @@ class ProposalTable:
         self.again: list[Outstanding] | None = None
         """Runs to be proposed once more: dropped by a change of leadership."""
         self._outstanding: dict[int, Outstanding] | None = None  # by sequence
+        self.outcomes: deque[tuple[Waiter, object]] | None = None
+        """Results that leave in pieces (outcomes.py), in the order of the log; None: there are none."""
         self._withdrawn: set[Waiter] | None = None
         self._taken: dict[MemberId, int] | None = None  # as leader: last sequence per member
         self._taken_term: Term = 0
@@ -159,6 +163,7 @@ class ProposalTable:
                     (queued.waiter for queued in self.changes),
                     self._completing or (),
                     itertools.chain.from_iterable(run.waiters for run in runs),
+                    (waiter for waiter, _ in self.outcomes or ()),
                 ),
             )
         )
@@ -232,16 +237,21 @@ class ProposalTable:
             self._outstanding = {}
         self._outstanding[run.sequence] = Outstanding(run, term, waiters, tries + 1)
 
-    def applied(self, run: Run, results: Sequence[object]) -> None:
-        """Entries tagged as ours were applied: wake those who wait for them."""
+    def applied(self, run: Run, results: Sequence[object], *, at_once: bool = True) -> None:
+        """Entries tagged as ours were applied: wake those who wait for them, or keep that for `hand_out`."""
         if not self._outstanding:
             return
         found = self._outstanding.pop(run.sequence, None)
         if found is None:
             return
         self._let_go(run.size)
-        for waiter, result in zip(found.waiters, results, strict=False):
-            waiter.resolve(result)
+        if at_once and not self.outcomes:
+            for waiter, result in zip(found.waiters, results, strict=False):
+                waiter.resolve(result)
+        else:
+            if self.outcomes is None:
+                self.outcomes = deque()
+            self.outcomes += zip(found.waiters, results, strict=False)
         if len(found.waiters) > len(results):
             # The run was cut on its way here; the rest comes under the number of its first entry.
             # Not `cut` from the run: it may be sent once more, so it has no place in the log yet.
@@ -253,6 +263,20 @@ class ProposalTable:
             self._outstanding[rest.sequence] = Outstanding(
                 rest, found.term, found.waiters[run.count :], found.tries, found.resent
             )
+
+    def hand_out(self, most: int) -> None:
+        """Wake so many of those whose results are kept; who waits for several in a row counts once."""
+        outcomes, woken = self.outcomes, None
+        while outcomes:
+            waiter, result = outcomes[0]
+            if waiter is not woken:
+                if not most:
+                    return
+                most -= 1
+                woken = waiter
+            outcomes.popleft()
+            waiter.resolve(result)
+        self.outcomes = None
 
     def changed(self, run: Run, refused: str | None) -> None:
         """A membership change tagged as ours was applied, or did not fit and changed nothing."""
@@ -338,7 +362,11 @@ class ProposalTable:
         self._fail_outstanding(OutcomeUnknown(reason))
 
     def fail_all(self, error: MultiraftError, *, unknown: str) -> None:
-        """The group stops: queued proposals fail with `error`; the others' outcome is unknown, too."""
+        """The group stops: queued proposals fail with `error`; the outcome of those under way is unknown.
+
+        Who has a result gets it: what was applied was committed.
+        """
+        self.hand_out(len(self.outcomes or ()))
         self.expire_queued(error)
         completing, self._completing = self._completing, None
         self._fail(completing or [], outcome_unknown(error, unknown))

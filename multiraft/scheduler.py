@@ -77,6 +77,7 @@ from multiraft.messages import (
     Run,
     Snapshot,
 )
+from multiraft.outcomes import Outcomes
 from multiraft.post import Post
 from multiraft.proposals import Waiter
 from multiraft.raft.confchange import restore as configuration_of
@@ -243,6 +244,7 @@ class Scheduler:
             failed=self._group_failed,
             store_failed=self.fail,
         )
+        self._outcomes = Outcomes(mark_dirty=self.mark_dirty)
         self._catch_up = CatchUp(config.election_ticks, self._clock, self._applier.add)
         self._snapshots = Snapshots(
             environment.snapshots,
@@ -423,6 +425,7 @@ class Scheduler:
         return bool(
             self._dirty
             or self._applier.behind
+            or self._outcomes.groups
             or self._inbox.weight
             or self._calls
             or self._ticking
@@ -501,6 +504,8 @@ class Scheduler:
         dirty, self._dirty = self._dirty, []
         intake = self._intake
         intake.crowded = len(dirty) >= intake.crowd_groups
+        if dirty:
+            self._outcomes.see(dirty, self._rest.ticks)
         self._writes.pass_bytes = 0
         for count, group in enumerate(dirty, 1):
             group.dirty = False
@@ -575,7 +580,12 @@ class Scheduler:
 
     def _flush(self, started: float) -> None:
         """The end of a pass: everything gathered goes out."""
-        self._applier.flush(started + APPLY_UNTIL * self._plan_s)
+        applier, outcomes = self._applier, self._outcomes
+        if applier.inline or applier.blocking:
+            outcomes.see(applier.inline or applier.blocking, self._rest.ticks)
+        applier.flush(started + APPLY_UNTIL * self._plan_s)
+        if outcomes.groups:
+            outcomes.hand_out(self._rest.ticks)
         self._intake.flush_queries()
         # What groups do not keep to any more is said before any acknowledgement of a beat leaves: all that
         # moves a core asks `Liveness.check` at once, be it the group's turn in this pass or not.
@@ -840,6 +850,7 @@ class Scheduler:
             # In log order: that an entry of a higher term was applied means something only once
             # all entries before it have been matched.
             start, fed = 0, iter(work.fed)
+            at_once = len(work.results) <= self._outcomes.piece
             fresh = next(fed, None)
             for run in (*work.configured, *work.runs):
                 if run.term != group.applied_term:
@@ -850,12 +861,15 @@ class Scheduler:
                     proposals.changed(run, work.refused.get(run.last))
                 if fresh is not None and fresh.last == run.last:
                     if fresh.origin == group.member_id:
-                        proposals.applied(fresh, work.results[start : start + fresh.count])
+                        results = work.results[start : start + fresh.count]
+                        proposals.applied(fresh, results, at_once=at_once)
                     elif proposals.carried_bytes:
                         proposals.carried(fresh)
                     start += fresh.count
                     fresh = next(fed, None)
             self._applied_entries += start
+            if proposals.outcomes:
+                self._outcomes.groups[group] = None
             group.applied = work.last
             self._applied_to(group, work.last, work.weight)
         if work.capture is not None:
@@ -880,7 +894,9 @@ class Scheduler:
                 self.mark_dirty(group)
         if results:
             if run.origin == group.member_id:
-                proposals.applied(run, results)
+                proposals.applied(run, results, at_once=len(results) <= self._outcomes.piece)
+                if proposals.outcomes:
+                    self._outcomes.groups[group] = None
             elif proposals.carried_bytes:
                 proposals.carried(run)
             self._applied_entries += len(results)

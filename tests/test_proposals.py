@@ -321,3 +321,33 @@ def test_what_a_leader_carries_for_others_counts_until_applied_or_led_no_more() 
     table.carry(foreign, 4)
     table.carry(foreign, 5)
     assert budget.used == 3, "of the former term nothing is left"
+
+
+def test_results_that_are_kept_leave_in_the_order_of_the_log() -> None:
+    table = ProposalTable()
+    first, second = proposed(table, 3), proposed(table, 2, sequence=200)
+    table.applied(run(3).placed(7, 1), ["a", "b", "c"], at_once=False)
+    table.applied(run(2, sequence=200).placed(10, 1), ["d", "e"])
+    assert [waiter.told for waiter in first + second] == [[]] * 5
+    table.hand_out(2)
+    assert [waiter.told for waiter in first + second] == [["a"], ["b"], [], [], []]
+    assert table.awaited
+    table.hand_out(2)
+    assert [waiter.told for waiter in first + second] == [["a"], ["b"], ["c"], ["d"], []]
+    table.fail_all(HostClosed("closed"), unknown="unknown")
+    assert second[1].told == ["e"]
+    assert not table.awaited
+
+
+def test_who_waits_for_several_in_a_row_is_one_to_hand_out_to() -> None:
+    table = ProposalTable()
+    many, other = Recorder(), Recorder()
+    table.proposed(run(5), 1, [many, many, many, other, many])
+    table.applied(run(5).placed(7, 1), [1, 2, 3, 4, 5], at_once=False)
+    table.hand_out(1)
+    assert (many.told, other.told) == ([1, 2, 3], [])
+    table.hand_out(1)
+    assert (many.told, other.told) == ([1, 2, 3], [4])
+    table.hand_out(9)
+    assert many.told == [1, 2, 3, 5]
+    assert table.outcomes is None

@@ -203,20 +203,26 @@ class WorkCluster:
     def settle(self) -> None:
         """Round by round, until nobody has anything left to do."""
         for _ in range(ROUNDS_MAX):
-            awake = [host for host in self.hosts if host.awake]
-            if not awake and not self._arriving:
+            if not self.step():
                 return
-            self.rounds += 1
-            for host in awake:
-                host.run_pass()
-            arriving, self._arriving = self._arriving, []
-            for target, arrive in arriving:
-                if target is None:
-                    arrive()
-                else:
-                    with target.charged():
-                        arrive()
         raise AssertionError("the cluster never comes to rest")
+
+    def step(self) -> bool:
+        """One round. False: nobody had anything to do."""
+        awake = [host for host in self.hosts if host.awake]
+        if not awake and not self._arriving:
+            return False
+        self.rounds += 1
+        for host in awake:
+            host.run_pass()
+        arriving, self._arriving = self._arriving, []
+        for target, arrive in arriving:
+            if target is None:
+                arrive()
+            else:
+                with target.charged():
+                    arrive()
+        return True
 
     def create(self, groups: int, led: int | None = None) -> None:
         """Groups 1 to `groups`; the first `led` of them, by default all, are led by the first host."""

@@ -12,6 +12,7 @@ from multiraft.errors import ProposalDropped
 from multiraft.group import Group
 from multiraft.installer import Installer
 from multiraft.messages import ConfChange, Message, MessageType, Run
+from multiraft.outcomes import Outcomes
 from multiraft.proposals import ProposalTable
 from multiraft.raft import confchange, core, leader, leader_reads
 from multiraft.raft.core import RaftRole
@@ -176,6 +177,19 @@ def new_term_drops_what_is_being_applied() -> Iterator[None]:
         real(self, work)
 
     with replaced(Scheduler, "_applied", applied):
+        yield
+
+
+@planted
+def only_the_first_piece_of_results_is_handed_out() -> Iterator[None]:
+    """The others wait until more of the group's are."""
+
+    def hand_out(self: Outcomes, _tick: int) -> None:
+        for group in self.groups:
+            group.proposals.hand_out(self.piece)
+        self.groups.clear()
+
+    with replaced(Outcomes, "hand_out", hand_out):
         yield
 
 

@@ -195,6 +195,8 @@ class SimHost:
         scheduler = Scheduler(self.config, environment)
         if self.plan.seed % 2:
             scheduler._intake.crowd_groups = 1  # a simulated host has few groups; these are a crowd, too
+        if self.plan.seed % 3 == 0:
+            scheduler._outcomes.piece = 1  # nor do they ever have that many proposals under way
         self.events = scheduler.events.reader(EVENTS_MAX)
         self.journal.begin(store.groups())
         scheduler.catalog.load_groups()

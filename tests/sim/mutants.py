@@ -331,15 +331,15 @@ def capture_goes_to_the_worker() -> Iterator[None]:
 
     def flush(self: Applier, deadline: float) -> None:
         self.behind = False
-        self._apply_inline([*self._inline], deadline)
+        self._apply_inline([*self.inline], deadline)
         self._submit()
 
     def submit(self: Applier) -> None:
         if self._busy:
             return
-        waiting = [*self._blocking, *self._inline]
-        self._blocking.clear()
-        self._inline.clear()
+        waiting = [*self.blocking, *self.inline]
+        self.blocking.clear()
+        self.inline.clear()
         works = [work for group in waiting if (work := self._next_work(group)) is not None]
         if works:
             self._busy = True
@@ -368,7 +368,7 @@ def machines_that_a_pass_has_no_time_for_are_forgotten() -> Iterator[None]:
         flush(self, deadline)
         if self.behind:
             self.behind = False
-            self._inline.clear()
+            self.inline.clear()
 
     with replaced(Applier, "flush", forget):
         yield
