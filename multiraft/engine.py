@@ -12,12 +12,10 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from time import thread_time
 from types import MappingProxyType
 from typing import cast
 
 import attrs
-import outcome
 import structlog
 import trio
 
@@ -37,12 +35,13 @@ from multiraft.errors import (
 from multiraft.events import EventReader
 from multiraft.group import Group
 from multiraft.identity import start_identity
-from multiraft.interfaces import Executor, Files, MachineFactory, SnapshotOffer, SnapshotSink
+from multiraft.interfaces import Executor, Files, MachineFactory
 from multiraft.logs import default_to_stdlib
 from multiraft.membership import GroupMeta, Membership, dialable, predefined
-from multiraft.messages import Envelope, Hello, JoinRequest, Lane
+from multiraft.messages import Hello, JoinRequest
 from multiraft.process import Young, tuned
 from multiraft.routes import FRAME_BYTES_MAX
+from multiraft.runner import Receiver, Runner
 from multiraft.scheduler import Scheduler
 from multiraft.starting import RecoveryCalls, check_group_id, random_id
 from multiraft.statistics import PassHistogram, SchedulerStatistics
@@ -89,39 +88,6 @@ class HostStatistics:
     collections: int
     """How often garbage was looked for among young objects, which happens between passes (process.py)."""
     collection_ms_max: float
-
-
-class _Receiver:
-    """What the transport calls. Before the groups are loaded nobody is at home."""
-
-    def __init__(self) -> None:
-        self.scheduler: Scheduler | None = None
-        self.room = trio.lowlevel.ParkingLot()
-
-    def receive(self, peer: Hello, lane: Lane, items: list[Envelope]) -> None:
-        if self.scheduler is not None:
-            self.scheduler.receive(peer, lane, items)
-
-    async def wait_room(self) -> None:
-        while self.scheduler is not None and not self.scheduler.has_room:
-            await self.room.park()
-
-    def peer_up(self, peer: Hello, lane: Lane) -> None:
-        if self.scheduler is not None:
-            self.scheduler.peer_up(peer, lane)
-
-    def peer_down(self, address: str, lane: Lane, reason: str) -> None:
-        if self.scheduler is not None:
-            self.scheduler.peer_down(address, lane, reason)
-
-    def snapshot_sink(self, peer: Hello, offer: SnapshotOffer) -> SnapshotSink:
-        if self.scheduler is None:
-            raise GroupNotFound(offer.group)
-        return self.scheduler.snapshot_sink(peer, offer)
-
-    def snapshot_received(self, peer: Hello, offer: SnapshotOffer, sink: SnapshotSink) -> None:
-        if self.scheduler is not None:
-            self.scheduler.snapshot_received(peer, offer, sink)
 
 
 class Host(RecoveryCalls):
@@ -421,68 +387,6 @@ class Host(RecoveryCalls):
         return next((m.id for m in membership.members.values() if m.address == self.address), None)
 
 
-class _Runner:
-    """The task that runs the scheduler's passes, and the wake-up that it parks on."""
-
-    def __init__(self, receiver: _Receiver) -> None:
-        self._receiver = receiver
-        self._parked: trio.lowlevel.Task | None = None
-        self._failure: MultiraftError | None = None
-        self.spent = PassHistogram()
-        """The time that passes had of their thread."""
-        self.idle = trio.Event()
-        """Set once the scheduler is closing and nobody waits for anything."""
-
-    def wake(self) -> None:
-        if (task := self._parked) is not None:
-            self._parked = None
-            trio.lowlevel.reschedule(task, outcome.Value(None))
-
-    def fail(self, error: MultiraftError) -> None:
-        self._failure = error
-        self.wake()
-
-    async def run(self, scheduler: Scheduler, store: Store, young: Young) -> None:
-        room = self._receiver.room
-        while True:
-            began = thread_time()
-            more = scheduler.run_pass()
-            self.spent.add(thread_time() - began)
-            young.look(store.records)
-            if self._failure is not None:
-                raise self._failure
-            if scheduler.closing and not scheduler.pending:
-                self.idle.set()
-            if scheduler.has_room and room:
-                room.unpark_all()
-            if more:
-                # Those who were woken, and the sockets, have their turn between two passes.
-                await trio.lowlevel.checkpoint()
-                if scheduler.crowded:
-                    # All of them: trio runs those of a batch in any order, and after a part of them
-                    # a pass would see a part of what they want.
-                    await trio.lowlevel.checkpoint()
-            else:
-                self._parked = trio.lowlevel.current_task()
-                await trio.lowlevel.wait_task_rescheduled(self._abort)
-
-    def _abort(self, _: object) -> trio.lowlevel.Abort:
-        self._parked = None
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    async def tick(self, scheduler: Scheduler, clock: HostClock, watch: SyncWatch) -> None:
-        """Wake the scheduler whenever beats or a tick are due, and look at the log on the way.
-
-        One task for both, as each moment at which an idle host wakes up costs it (rhythm.py).
-        """
-        while True:
-            await clock.sleep_until(min(scheduler.next_wake_at, clock.now() + watch.pause_s))
-            watch.look()
-            if scheduler.next_wake_at <= clock.now():  # else what woke it meanwhile has seen to that
-                scheduler.wake()
-            await trio.lowlevel.checkpoint()
-
-
 @asynccontextmanager
 async def open_host(
     config: HostConfig, machines: MachineFactory, *, files: Files | None = None
@@ -526,8 +430,8 @@ async def _open(config: HostConfig, machines: MachineFactory, files: Files, stac
     """Put a host together; `stack` takes it down again, in reverse order."""
     deliver = trio.lowlevel.current_trio_token().run_sync_soon
     data_dir = _absolute(config.data_dir)
-    receiver = _Receiver()
-    runner = _Runner(receiver)
+    receiver = Receiver()
+    runner = Runner(receiver)
     source = random.Random(random.SystemRandom().getrandbits(64))
     # First of all: wrong files leave no trace in the data folder.
     tls = None if config.tls is None else await trio.to_thread.run_sync(load_tls, config.tls)
@@ -664,7 +568,7 @@ def _report_repair(repaired: Repair) -> None:
     )
 
 
-async def _drain(config: HostConfig, scheduler: Scheduler, runner: _Runner) -> None:
+async def _drain(config: HostConfig, scheduler: Scheduler, runner: Runner) -> None:
     """Let pending work finish, for `drain_s` at most, then stop all groups."""
     scheduler.closing = True
     runner.wake()

@@ -26,7 +26,9 @@ from types import MappingProxyType
 import attrs
 
 from multiraft.acquaintances import Acquaintances
-from multiraft.apply import Applier, Work
+from multiraft.applied import Applied
+from multiraft.apply import Applier
+from multiraft.arrivals import Arrivals
 from multiraft.beats import Beater
 from multiraft.budget import Budget
 from multiraft.catalog import Catalog
@@ -40,13 +42,11 @@ from multiraft.errors import (
     GroupFailed,
     GroupNotFound,
     HostClosed,
-    MembershipRejected,
     MultiraftError,
     StorageFailed,
 )
 from multiraft.events import Events, GroupStopped, HostFailed, LeaderChanged, MembersChanged
 from multiraft.express import Express
-from multiraft.forced import Forced
 from multiraft.group import Group
 from multiraft.inbox import MESSAGES_MAX, Inbox
 from multiraft.installer import Installer
@@ -55,35 +55,20 @@ from multiraft.joining import Joining
 from multiraft.liveness import Liveness
 from multiraft.membership import GroupMeta, Membership
 from multiraft.messages import (
-    AppendAcks,
-    Appends,
-    BeatAcks,
-    Beats,
-    ConfChange,
-    Disowned,
     Envelope,
     HardState,
     Hello,
-    HostMessage,
-    JoinAnswer,
-    JoinRequest,
     Lane,
     Message,
     MessageType,
-    OtherGeneration,
-    ProposalRefused,
-    Pulse,
-    Removal,
-    Run,
     Snapshot,
 )
 from multiraft.outcomes import Outcomes
+from multiraft.passplan import PassPlan
 from multiraft.post import Post
 from multiraft.proposals import Waiter
-from multiraft.raft.confchange import restore as configuration_of
 from multiraft.raft.core import RaftRole
 from multiraft.raft.failures import (
-    ConfChangeRefused,
     EntriesLost,
     PeerNotFound,
     RaftFailure,
@@ -95,9 +80,9 @@ from multiraft.rest import Rest
 from multiraft.rhythm import Rhythm
 from multiraft.snapshots import Snapshots
 from multiraft.staging import Staging
-from multiraft.statistics import PassHistogram, SchedulerStatistics
+from multiraft.statistics import SchedulerStatistics
 from multiraft.ticker import Ticker, owed_ticks_max
-from multiraft.types import GroupId, Index, ReadMode
+from multiraft.types import GroupId, ReadMode
 from multiraft.writes import Held, Stored, Writes
 
 WRITES_IN_FLIGHT_MAX = 2
@@ -111,13 +96,6 @@ PASS_BYTES_MAX = 64 << 20
 
 APPLY_UNTIL = 2.5
 """State machines are fed in a pass until it has taken so many times what it is planned for."""
-
-LONG_PASS = 3
-"""A pass that takes so many times `max_pass_s` has the next ones planned for less."""
-
-PLAN_MIN, PLAN_LESS, PLAN_MORE = 0.6, 0.95, 0.005
-"""The least part of `max_pass_s` that a pass is planned for; what a long one leaves of the plan; and
-what any other gives back, as a part of `max_pass_s`."""
 
 CLOCK_CHECK_GROUPS = 32
 """Groups between two looks at the clock within a pass."""
@@ -141,8 +119,7 @@ class Scheduler:
         self._inbox = Inbox()
         self._calls: deque[Callable[[], None]] = deque()
         self._dirty: list[Group] = []
-        self._plan_s = config.max_pass_s
-        """What a pass is planned for: `max_pass_s`, or less while passes take too long all the same."""
+        self._plan = PassPlan(config.max_pass_s)
         self._awake = False
         """Woken since the last pass, so that waking again costs nothing."""
         owed_max = owed_ticks_max(config.election_ticks, leases=config.read_mode is ReadMode.LEASE)
@@ -234,17 +211,28 @@ class Scheduler:
             mark_dirty=self.mark_dirty,
             call_soon=self._call_soon,
         )
+        self._departures = Departures(config, self._post, self.events, record=self._record_meta)
+        self._outcomes = Outcomes(mark_dirty=self.mark_dirty)
+        self._applied = Applied(
+            self._liveness,
+            self._departures,
+            self._outcomes,
+            self._writes,
+            members_changed=self._members_changed,
+            mark_dirty=self.mark_dirty,
+            moved=self._moved,
+            stand=self.stand,
+        )
         self._applier = Applier(
             environment.machines,
             apply_executor,
             self._clock,
-            applied=self._applied,
-            applied_run=self._applied_run,
-            configure=self._configure,
+            applied=self._applied.applied,
+            applied_run=self._applied.applied_run,
+            configure=self._applied.configure,
             failed=self._group_failed,
             store_failed=self.fail,
         )
-        self._outcomes = Outcomes(mark_dirty=self.mark_dirty)
         self._catch_up = CatchUp(config.election_ticks, self._clock, self._applier.add)
         self._snapshots = Snapshots(
             environment.snapshots,
@@ -256,6 +244,7 @@ class Scheduler:
             store_failed=self.fail,
             group_failed=self._group_failed,
         )
+        self._applied.snapshots = self._snapshots
         self._installer = Installer(
             self.groups,
             environment.snapshots,
@@ -273,7 +262,6 @@ class Scheduler:
         self.snapshot_received = self._installer.snapshot_received
         self._staging = Staging(config.election_ticks, config.tick_interval_s, mark_dirty=self.mark_dirty)
         self.staging_status = self._staging.status
-        self._departures = Departures(config, self._post, self.events, record=self._record_meta)
         self._elections = Elections(
             config.election_ticks,
             random=environment.random,
@@ -322,10 +310,23 @@ class Scheduler:
         self._intake.lead = self._express.lead
         self._rest.beat = self._beater.gather
         self._liveness.take = self._beater.take = self._express.take
-        self._histogram = PassHistogram()
+        self._arrivals = Arrivals(
+            self.groups,
+            self._inbox,
+            self._clock,
+            self._post,
+            acquaintances=self._acquaintances,
+            beater=self._beater,
+            departures=self._departures,
+            elections=self._elections,
+            express=self._express,
+            joining=self.joining,
+            liveness=self._liveness,
+            step=self._step,
+            mark_dirty=self.mark_dirty,
+        )
         self._leading: set[Group] = set()
         self._stopped: set[Group] = set()
-        self._applied_entries = 0
 
     # --- the pass ------------------------------------------------------------------------------
 
@@ -357,7 +358,7 @@ class Scheduler:
         the worker finished.
         """
         started = self._clock.now()
-        whole = self._plan_s
+        whole = self._plan.seconds
         deadline = started + whole
         calls = self._calls
         while calls:
@@ -384,7 +385,7 @@ class Scheduler:
         if rhythm.due_at <= started:
             rhythm.beaten(started)
             liveness.beat()
-        self._drain_inbox(deadline)
+        self._arrivals.drain(deadline)
         if liveness.paced:
             liveness.paced = False
             rhythm.heard(started)
@@ -437,12 +438,7 @@ class Scheduler:
 
     def _finish_pass(self, started: float) -> None:
         self._flush(started)
-        took, most = self._clock.now() - started, self.config.max_pass_s
-        self._histogram.add(took)
-        if took > LONG_PASS * most:
-            self._plan_s = max(PLAN_MIN * most, PLAN_LESS * self._plan_s)
-        elif self._plan_s < most:
-            self._plan_s = min(most, self._plan_s + PLAN_MORE * most)
+        self._plan.took(self._clock.now() - started)
         # Whatever woke the scheduler during the pass is either done or in what its end looks at.
         self._awake = False
 
@@ -583,7 +579,7 @@ class Scheduler:
         applier, outcomes = self._applier, self._outcomes
         if applier.inline or applier.blocking:
             outcomes.see(applier.inline or applier.blocking, self._rest.ticks)
-        applier.flush(started + APPLY_UNTIL * self._plan_s)
+        applier.flush(started + APPLY_UNTIL * self._plan.seconds)
         if outcomes.groups:
             outcomes.hand_out(self._rest.ticks)
         self._intake.flush_queries()
@@ -710,59 +706,6 @@ class Scheduler:
         """Whether streams may be read on."""
         return self._inbox.weight < MESSAGES_MAX
 
-    def _drain_inbox(self, deadline: float) -> None:
-        inbox, groups = self._inbox, self.groups
-        while inbox.weight:
-            peer, items, _ = inbox.take()
-            for group_id, generation, message in items:
-                if type(message) is Appends:
-                    self._express.hear_appends(peer, message.rows)
-                    continue
-                if type(message) is AppendAcks:
-                    self._express.hear_acks(peer, message.rows)
-                    continue
-                if type(message) is Beats:
-                    self._beater.hear(peer, message.rows)
-                    continue
-                if type(message) is BeatAcks:
-                    self._beater.hear_acks(peer, message.rows)
-                    continue
-                if type(message) is Pulse:
-                    self._liveness.hear(peer, message)
-                    continue
-                if type(message) is JoinRequest:
-                    self.joining.requested(peer, group_id, message)
-                    continue
-                if type(message) is JoinAnswer:
-                    self.joining.answered(generation, message)
-                    continue
-                group = groups.get(group_id)
-                if group is None or group.failed is not None or generation != group.generation:
-                    self._post.refuse_stray(peer, group_id, generation, message)
-                    if group is None:
-                        self._elections.stray(peer, group_id, generation, message)
-                    elif generation != group.generation:
-                        self._hear_foreign(peer, group, generation, message)
-                elif type(message) is Message:
-                    self._step(peer, group, message)
-                elif type(message) is Disowned:
-                    self._acquaintances.disowned(peer, group, message)
-                elif type(message) is Removal:
-                    if message.to == group.member_id:
-                        self._departures.removed(group)
-                elif type(message) is ProposalRefused and group.proposals.refused(
-                    message.sequence, message.reason
-                ):
-                    self.mark_dirty(group)
-            if self._clock.now() > deadline:
-                break
-
-    def _hear_foreign(self, peer: Hello, group: Group, generation: int, message: HostMessage) -> None:
-        if type(message) is Message:
-            self._acquaintances.foreign(peer, group, generation, message)
-        elif type(message) is OtherGeneration:
-            self._acquaintances.told_foreign(peer, group, generation, message)
-
     def _step(self, peer: Hello, group: Group, message: Message) -> None:
         if message.to != group.member_id:
             # For another member of this group, that was here before. Who does not know may be out itself,
@@ -842,119 +785,6 @@ class Scheduler:
         elif not isinstance(error, (PeerNotFound, StepLocalMessage)):
             raise error
         # Otherwise an answer that outlived a membership, or one that nobody may send.
-
-    def _applied(self, work: Work) -> None:
-        """A group's machine has taken `work`: tell raft, and whoever waited."""
-        group, proposals = work.group, work.group.proposals
-        if work.last:
-            # In log order: that an entry of a higher term was applied means something only once
-            # all entries before it have been matched.
-            start, fed = 0, iter(work.fed)
-            at_once = len(work.results) <= self._outcomes.piece
-            fresh = next(fed, None)
-            for run in (*work.configured, *work.runs):
-                if run.term != group.applied_term:
-                    group.applied_term = run.term
-                    if proposals.applied_term(run.term):
-                        self.mark_dirty(group)
-                if run.kind and run.origin == group.member_id:
-                    proposals.changed(run, work.refused.get(run.last))
-                if fresh is not None and fresh.last == run.last:
-                    if fresh.origin == group.member_id:
-                        results = work.results[start : start + fresh.count]
-                        proposals.applied(fresh, results, at_once=at_once)
-                    elif proposals.carried_bytes:
-                        proposals.carried(fresh)
-                    start += fresh.count
-                    fresh = next(fed, None)
-            self._applied_entries += start
-            if proposals.outcomes:
-                self._outcomes.groups[group] = None
-            group.applied = work.last
-            self._applied_to(group, work.last, work.weight)
-        if work.capture is not None:
-            self._snapshots.captured(work)
-        if work.configured:
-            if group.bond_term:
-                self._liveness.check(group)  # one that is out of its group leads it no more
-            if not group.raft.joint:
-                proposals.completed()
-            if any(run.last == group.meta.forced_at for run in work.configured):
-                self.stand(group)  # alone since that entry, so there is nothing to wait for
-            # What the log had before a new generation began may even remove this member: forced.py.
-            if group.member_id not in group.raft.progress and work.last >= group.meta.forced_at:
-                self._departures.removed(group)
-
-    def _applied_run(self, group: Group, run: Run, results: Sequence[object]) -> None:
-        """As `_applied`, for one run of proposals and nothing else."""
-        proposals = group.proposals
-        if run.term != group.applied_term:
-            group.applied_term = run.term
-            if proposals.applied_term(run.term):
-                self.mark_dirty(group)
-        if results:
-            if run.origin == group.member_id:
-                proposals.applied(run, results, at_once=len(results) <= self._outcomes.piece)
-                if proposals.outcomes:
-                    self._outcomes.groups[group] = None
-            elif proposals.carried_bytes:
-                proposals.carried(run)
-            self._applied_entries += len(results)
-        self._applied_to(group, run.last, len(run.blob))
-
-    def _applied_to(self, group: Group, index: Index, weight: int) -> None:
-        group.applied = index
-        more = group.raft.applied_to(index, weight)
-        if group.reads.applying:
-            group.reads.applied(index)
-        group.bytes_since_snapshot = weight = group.bytes_since_snapshot + weight
-        if (
-            index - group.snapshot_index >= group.snapshot_interval_entries
-            or weight >= group.snapshot_interval_bytes
-        ):
-            self._snapshots.due(group)
-        if (more or group.proposals.held) and not group.dirty:
-            self.mark_dirty(group)
-
-    def _configure(self, group: Group, run: Run) -> str | None:
-        """A configuration change takes effect when it is applied (etcd's rule, not §4.1's).
-
-        Returns why it does not fit, if so: then nothing changes, on any member. The leader saw to it
-        that it fits, but a group must not break where it did not (referee.py).
-        """
-        raft = group.raft
-        change = ConfChange.decode(run.payloads[0])
-        forced = Forced.of(change)
-        if forced is not None:
-            membership = forced.after(group.membership, run.last)
-            raft.install(configuration_of(membership.conf_state()))
-            self._members_changed(group, membership, complete=True)
-            self._moved(group)
-            return None
-        before = set(raft.progress)
-        led = raft.role is RaftRole.LEADER
-        try:
-            membership = group.membership.after(change, run.last)
-            # While this waited for a worker the core may have taken a snapshot from behind it, and
-            # the configuration with it: to change that would make it another one.
-            if run.last >= raft.first_index:
-                raft.apply_conf_change(change)
-        except (MembershipRejected, ConfChangeRefused) as error:
-            return str(error)
-        # Several at once made a joint configuration.
-        self._members_changed(group, membership, len(change.changes) <= 1)
-        if raft.log.unstable.snapshot is None:
-            # What is in force here must be in force after a restart, too: who was removed stops voting,
-            # and a member that knew only the configuration before might need that vote for ever. Up
-            # to where the log is on disk, or in a batch.
-            commit = min(raft.committed, raft.log.unstable.offset_in_progress - 1)
-            self._writes.batch.hard_state(group.id, HardState(raft.term, raft.vote, commit))
-        if led:
-            for id_ in before - raft.progress.keys():
-                if id_ != group.member_id:
-                    self._departures.tell_later(group, id_, membership.members[id_].address)
-        self._moved(group)  # called from a pass's end: what came of it is for the next
-        return None
 
     def _members_changed(self, group: Group, membership: Membership, complete: bool) -> None:
         leader, version = group.leader, group.membership.version
@@ -1080,10 +910,10 @@ class Scheduler:
             at_rest=self._rest.count_at_rest(self._liveness.attached, leading),
             leading=leading,
             stopped=len(self._stopped),
-            passes=self._histogram.count,
-            pass_ms_max=self._histogram.max_ms,
-            pass_histogram_ms=self._histogram.buckets(),
-            applied_entries=self._applied_entries,
+            passes=self._plan.histogram.count,
+            pass_ms_max=self._plan.histogram.max_ms,
+            pass_histogram_ms=self._plan.histogram.buckets(),
+            applied_entries=self._applied.entries,
             proposed_runs=self._intake.proposed_runs,
             snapshots_taken=self._snapshots.taken,
             lost_messages=self._post.lost_messages,

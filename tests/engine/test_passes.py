@@ -13,9 +13,10 @@ from multiraft.elections import PLACES, PLACES_BEHIND
 from multiraft.group import Group
 from multiraft.inbox import PIECE_MESSAGES
 from multiraft.messages import Envelope, Hello, Lane, Message, MessageType, Run
+from multiraft.passplan import PLAN_MIN
 from multiraft.raft.core import RaftRole
 from multiraft.rest import TURNS_MIN
-from multiraft.scheduler import BACKLOG_MESSAGES, PLAN_MIN
+from multiraft.scheduler import BACKLOG_MESSAGES
 from tests.engine.many import Hosts
 
 
@@ -83,13 +84,13 @@ def test_after_long_passes_less_is_planned_and_after_others_more_again() -> None
     for _ in range(20):
         scheduler._call_soon(partial(take, 3.5 * most))
         scheduler.run_pass()
-        plans.append(scheduler._plan_s)
+        plans.append(scheduler._plan.seconds)
     assert plans[0] < most
     assert plans == sorted(plans, reverse=True)
     assert plans[-1] == plans[-2] == PLAN_MIN * most
     for _ in range(200):
         scheduler.run_pass()
-    assert scheduler._plan_s == most
+    assert scheduler._plan.seconds == most
 
 
 def test_nothing_overtakes_what_the_log_and_the_workers_have_done() -> None:

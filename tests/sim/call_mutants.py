@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from multiraft import intake
+from multiraft.applied import Applied
 from multiraft.apply import Work
 from multiraft.departures import Departures
 from multiraft.errors import ProposalDropped
@@ -168,15 +169,15 @@ def refusal_of_a_second_copy_is_believed() -> Iterator[None]:
 @planted
 def new_term_drops_what_is_being_applied() -> Iterator[None]:
     """Applied together with an entry of the next term, a proposal counts as overtaken by it."""
-    real = Scheduler._applied
+    real = Applied.applied
 
-    def applied(self: Scheduler, work: Work) -> None:
+    def applied(self: Applied, work: Work) -> None:
         for run in work.runs:
             if run.term > work.group.applied_term:
                 work.group.proposals.applied_term(run.term)
         real(self, work)
 
-    with replaced(Scheduler, "_applied", applied):
+    with replaced(Applied, "applied", applied):
         yield
 
 
@@ -288,11 +289,11 @@ def snapshots_bring_no_members() -> Iterator[None]:
 @planted
 def removed_members_are_forgotten_by_a_restart() -> Iterator[None]:
     """The last voter does not know after a power cut that the other one left, who votes no more."""
-    configure, linger = Scheduler._configure, Departures.linger
+    configure, linger = Applied.configure, Departures.linger
 
-    def forgetful(self: Scheduler, group: Group, run: Run) -> str | None:
+    def forgetful(self: Applied, group: Group, run: Run) -> str | None:
         batch = self._writes.batch
-        self._writes.batch = self._store.batch()  # what is written there is lost
+        self._writes.batch = self._writes._store.batch()  # what is written there is lost
         try:
             return configure(self, group, run)
         finally:
@@ -303,5 +304,5 @@ def removed_members_are_forgotten_by_a_restart() -> Iterator[None]:
         if not self._ticks and group.removed is not None:
             group.stop(group.removed)
 
-    with replaced(Scheduler, "_configure", forgetful), replaced(Departures, "linger", stop):
+    with replaced(Applied, "configure", forgetful), replaced(Departures, "linger", stop):
         yield
