@@ -57,7 +57,7 @@ class Applied:
             # In log order: that an entry of a higher term was applied means something only once
             # all entries before it have been matched.
             start, fed = 0, iter(work.fed)
-            at_once = len(work.results) <= self._outcomes.piece
+            at_once = self._fits_a_piece(work)
             fresh = next(fed, None)
             for run in (*work.configured, *work.runs):
                 if run.term != group.applied_term:
@@ -90,6 +90,11 @@ class Applied:
             # What the log had before a new generation began may even remove this member: forced.py.
             if group.member_id not in group.raft.progress and work.last >= group.meta.forced_at:
                 self._departures.removed(group)
+
+    def _fits_a_piece(self, work: Work) -> bool:
+        """Whether so few results are for those who wait here that they may be handed out at once."""
+        piece, own = self._outcomes.piece, work.group.member_id
+        return len(work.results) <= piece or sum(run.count for run in work.fed if run.origin == own) <= piece
 
     def applied_run(self, group: Group, run: Run, results: Sequence[object]) -> None:
         """As `applied`, for one run of proposals and nothing else."""

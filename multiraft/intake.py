@@ -132,7 +132,7 @@ class Intake:
             return
         if table.changes and not self._propose_changes(group, leads):
             return
-        if table.outcomes:
+        if table.outcomes is not None:
             return  # until its results are out: outcomes.py sees to it
         # A run costs as much with one proposal in it as with ten. With many groups at work, what
         # comes meanwhile had better be one run: until those under way are applied, or a tick.

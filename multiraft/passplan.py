@@ -13,8 +13,8 @@ PLAN_MIN: Final = 0.6
 """The least part of `max_pass_s` that a pass is planned for."""
 PLAN_LESS: Final = 0.95
 """What a long pass leaves of the plan."""
-PLAN_MORE: Final = 0.005
-"""What any other gives back, as a part of `max_pass_s`."""
+PLAN_MORE: Final = 0.002
+"""What any other gives back, as a part of the time that it took: nothing, where there was nothing to do."""
 
 
 class PassPlan:
@@ -37,4 +37,4 @@ class PassPlan:
         if seconds > LONG_PASS * most_s:
             self.seconds = max(PLAN_MIN * most_s, PLAN_LESS * self.seconds)
         elif self.seconds < most_s:
-            self.seconds = min(most_s, self.seconds + PLAN_MORE * most_s)
+            self.seconds = min(most_s, self.seconds + PLAN_MORE * seconds)

@@ -26,6 +26,7 @@ configuration is left; once entered that is certain, so its callers only wait (t
 from __future__ import annotations
 
 import itertools
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -130,7 +131,7 @@ class ProposalTable:
         """Runs to be proposed once more: dropped by a change of leadership."""
         self._outstanding: dict[int, Outstanding] | None = None  # by sequence
         self.outcomes: deque[tuple[Waiter, object]] | None = None
-        """Results that leave in pieces (outcomes.py), in the order of the log; None: there are none."""
+        """Results that leave in pieces (outcomes.py), in the log's order. None: nobody waits for that."""
         self._withdrawn: set[Waiter] | None = None
         self._taken: dict[MemberId, int] | None = None  # as leader: last sequence per member
         self._taken_term: Term = 0
@@ -245,13 +246,14 @@ class ProposalTable:
         if found is None:
             return
         self._let_go(run.size)
-        if at_once and not self.outcomes:
-            for waiter, result in zip(found.waiters, results, strict=False):
+        waiters = found.waiters
+        if not self.outcomes and (at_once or waiters[0] is waiters[-1]):
+            for waiter, result in zip(waiters, results, strict=False):
                 waiter.resolve(result)
         else:
             if self.outcomes is None:
                 self.outcomes = deque()
-            self.outcomes += zip(found.waiters, results, strict=False)
+            self.outcomes += zip(waiters, results, strict=False)
         if len(found.waiters) > len(results):
             # The run was cut on its way here; the rest comes under the number of its first entry.
             # Not `cut` from the run: it may be sent once more, so it has no place in the log yet.
@@ -265,18 +267,20 @@ class ProposalTable:
             )
 
     def hand_out(self, most: int) -> None:
-        """Wake so many of those whose results are kept; who waits for several in a row counts once."""
+        """Wake so many of those whose results are kept.
+
+        Who waits for several in a row counts once, and who was cancelled meanwhile not at all.
+        """
         outcomes, woken = self.outcomes, None
         while outcomes:
             waiter, result = outcomes[0]
-            if waiter is not woken:
+            if waiter is not woken and listens(waiter):
                 if not most:
                     return
                 most -= 1
                 woken = waiter
             outcomes.popleft()
             waiter.resolve(result)
-        self.outcomes = None
 
     def changed(self, run: Run, refused: str | None) -> None:
         """A membership change tagged as ours was applied, or did not fit and changed nothing."""
@@ -366,7 +370,7 @@ class ProposalTable:
 
         Who has a result gets it: what was applied was committed.
         """
-        self.hand_out(len(self.outcomes or ()))
+        self.hand_out(sys.maxsize)
         self.expire_queued(error)
         completing, self._completing = self._completing, None
         self._fail(completing or [], outcome_unknown(error, unknown))

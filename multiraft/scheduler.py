@@ -349,7 +349,8 @@ class Scheduler:
         5. the groups that are dirty, oldest first, for T, but not beyond 2 T, and a fifth of T at least;
            no longer than that while state machines are behind
         6. what machines lack after a restart, in what is left of that, and one piece at least (catchup.py)
-        7. state machines in this thread get what is committed, until 2.5 T, and one piece at least
+        7. state machines in this thread get what is committed, until 2.5 T, and one piece at least; beside
+           others 256 results of a large run are handed out, and not in every pass (outcomes.py)
         8. what all of this has to say to others, and to the log
 
         The clock is looked at between pieces, and those are small: 32 messages or groups, 128 rows, 64
@@ -577,8 +578,10 @@ class Scheduler:
     def _flush(self, started: float) -> None:
         """The end of a pass: everything gathered goes out."""
         applier, outcomes = self._applier, self._outcomes
-        if applier.inline or applier.blocking:
-            outcomes.see(applier.inline or applier.blocking, self._rest.ticks)
+        if applier.inline:
+            outcomes.see(applier.inline, self._rest.ticks)
+        if applier.blocking:
+            outcomes.see(applier.blocking, self._rest.ticks)
         applier.flush(started + APPLY_UNTIL * self._plan.seconds)
         if outcomes.groups:
             outcomes.hand_out(self._rest.ticks)

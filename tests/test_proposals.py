@@ -339,15 +339,34 @@ def test_results_that_are_kept_leave_in_the_order_of_the_log() -> None:
     assert not table.awaited
 
 
-def test_who_waits_for_several_in_a_row_is_one_to_hand_out_to() -> None:
+def test_who_waits_for_several_in_a_row_counts_once() -> None:
     table = ProposalTable()
-    many, other = Recorder(), Recorder()
-    table.proposed(run(5), 1, [many, many, many, other, many])
+    many, other, last = Recorder(), Recorder(), Recorder()
+    table.proposed(run(5), 1, [many, many, many, other, last])
     table.applied(run(5).placed(7, 1), [1, 2, 3, 4, 5], at_once=False)
     table.hand_out(1)
-    assert (many.told, other.told) == ([1, 2, 3], [])
-    table.hand_out(1)
-    assert (many.told, other.told) == ([1, 2, 3], [4])
+    assert (many.told, other.told, last.told) == ([1, 2, 3], [], [])
     table.hand_out(9)
-    assert many.told == [1, 2, 3, 5]
+    assert (many.told, other.told, last.told) == ([1, 2, 3], [4], [5])
+
+
+def test_who_waits_for_a_whole_run_alone_is_told_at_once() -> None:
+    table = ProposalTable()
+    many = Recorder()
+    table.proposed(run(5), 1, [many] * 5)
+    table.applied(run(5).placed(7, 1), [1, 2, 3, 4, 5], at_once=False)
+    assert many.told == [1, 2, 3, 4, 5]
     assert table.outcomes is None
+
+
+def test_who_was_cancelled_meanwhile_does_not_count() -> None:
+    class Gone(Recorder):
+        listening = False
+
+    table = ProposalTable()
+    waiters = [Gone(), Gone(), Recorder(), Gone(), Recorder()]
+    table.proposed(run(5), 1, list(waiters))
+    table.applied(run(5).placed(7, 1), [1, 2, 3, 4, 5], at_once=False)
+    table.hand_out(1)
+    assert waiters[2].told == [3]
+    assert waiters[4].told == []

@@ -88,7 +88,10 @@ def test_after_long_passes_less_is_planned_and_after_others_more_again() -> None
     assert plans[0] < most
     assert plans == sorted(plans, reverse=True)
     assert plans[-1] == plans[-2] == PLAN_MIN * most
-    for _ in range(200):
+    scheduler.run_pass()
+    assert scheduler._plan.seconds == plans[-1], "it had nothing to do"
+    for _ in range(300):
+        scheduler._call_soon(partial(take, most))
         scheduler.run_pass()
     assert scheduler._plan.seconds == most
 
