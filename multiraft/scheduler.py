@@ -334,9 +334,9 @@ class Scheduler:
         """Do what there is to do, for about twice `max_pass_s` if there is that much. True: there is more.
 
         The order, and what bounds each part (whatever is left stays in line, and comes first the next
-        time). T is `max_pass_s`, or down to 0.6 of it after passes that took 3 times that all the same:
-        with very many groups at work what is not cut takes longer, and so does everything where others
-        want the processor.
+        time). T is `max_pass_s`, or down to half of it after passes that took much longer all the same
+        (passplan.py): with very many groups at work what is not cut takes longer, and so does everything
+        where others want the processor.
 
         1. what workers and the log have done, until 2 T; if that is not all, the pass ends there, as
            nothing may overtake it
@@ -439,7 +439,7 @@ class Scheduler:
 
     def _finish_pass(self, started: float) -> None:
         self._flush(started)
-        self._plan.took(self._clock.now() - started)
+        self._plan.took(self._clock.now() - started, len(self.groups))
         # Whatever woke the scheduler during the pass is either done or in what its end looks at.
         self._awake = False
 

@@ -13,7 +13,7 @@ from multiraft.elections import PLACES, PLACES_BEHIND
 from multiraft.group import Group
 from multiraft.inbox import PIECE_MESSAGES
 from multiraft.messages import Envelope, Hello, Lane, Message, MessageType, Run
-from multiraft.passplan import PLAN_MIN
+from multiraft.passplan import FEW, MANY, MANY_GROUPS, PassPlan
 from multiraft.raft.core import RaftRole
 from multiraft.rest import TURNS_MIN
 from multiraft.scheduler import BACKLOG_MESSAGES
@@ -87,13 +87,23 @@ def test_after_long_passes_less_is_planned_and_after_others_more_again() -> None
         plans.append(scheduler._plan.seconds)
     assert plans[0] < most
     assert plans == sorted(plans, reverse=True)
-    assert plans[-1] == plans[-2] == PLAN_MIN * most
+    assert plans[-1] == plans[-2] == FEW.least * most
     scheduler.run_pass()
     assert scheduler._plan.seconds == plans[-1], "it had nothing to do"
     for _ in range(300):
         scheduler._call_soon(partial(take, most))
         scheduler.run_pass()
     assert scheduler._plan.seconds == most
+
+
+def test_with_very_many_groups_passes_are_kept_shorter() -> None:
+    long_s = (MANY.long + FEW.long) / 2
+    few, many = PassPlan(1.0), PassPlan(1.0)
+    for _ in range(20):
+        few.took(long_s, MANY_GROUPS - 1)
+        many.took(long_s, MANY_GROUPS)
+    assert few.seconds == 1.0
+    assert many.seconds == MANY.least
 
 
 def test_nothing_overtakes_what_the_log_and_the_workers_have_done() -> None:
