@@ -8,8 +8,8 @@ from multiraft.statistics import PassHistogram
 
 MANY_GROUPS: Final = 4096
 """Groups on a host from which on its passes are kept shorter. With so many the next one's data are cold in
-any case, and its writes seldom meet others of the same group, so shorter passes cost nothing; with a
-thousand groups they cost a tenth to a fifth."""
+any case, and its writes seldom meet others of the same group, so shorter passes cost less than a tenth; with
+a thousand groups they cost up to a fifth."""
 
 PLAN_MORE: Final = 0.002
 """What a pass that was not long gives back to the plan, as a part of the time that it took: nothing, where
