@@ -82,6 +82,7 @@ class Runner:
 
     async def run(self, scheduler: Scheduler, log: Log, young: Young) -> None:
         room = self._receiver.room
+        young.look(log.records)  # what loading the groups made, before a pass rather than within one
         while True:
             began = thread_time()
             more = scheduler.run_pass()
