@@ -223,8 +223,10 @@ async def test_a_data_folder_without_its_log_is_another_host(tmp_path: Path) -> 
     async with AsyncExitStack() as stack:
         hosts = [await open_one(stack, tmp_path, name) for name in "ab"]
         async with open_hosts(tmp_path, "c") as (third,):
-            await create_on([*hosts, third], 7)
+            groups = await create_on([*hosts, third], 7)
             members = [Member(number, host.address) for number, host in enumerate((*hosts, third), 1)]
+            for group in groups:
+                await group.propose(change(ann=1))  # so that whoever leads has heard the third
             listen = third.address
         shutil.rmtree(tmp_path / "c" / "wal")
         third = await open_one(stack, tmp_path, "c", listen)
