@@ -280,8 +280,11 @@ class Intake:
             self._mark_dirty(group)
         if not table and not reads:
             del self._waiting[group]
-        elif group.raft.leader and (table.queued or reads.queued):
-            self._mark_dirty(group)
+        elif table.queued or reads.queued:
+            if group.raft.leader:
+                self._mark_dirty(group)
+            else:
+                self._wait(group)  # what the last leader left, if nothing else has the group looked at
 
     def step_forwarded(self, group: Group, message: Message) -> None:
         """A proposal from another member; see proposals.py for why the term must match."""
