@@ -8,6 +8,7 @@ those without, but not documented as public, belong to the scheduler and its hel
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -401,12 +402,20 @@ class Group(MembershipCalls):
             await self.wait_leader()
         if self.leader is None:
             raise NoLeader(f"group {self.id} has no leader")
-        with trio.move_on_after(2 * config.election_ticks * config.tick_interval_s) as waiting:
-            if self.leader != member:
-                self.raft.transfer_leadership(to)
-                self.host.mark_dirty(self)
+        election_s = config.election_ticks * config.tick_interval_s
+        asks_until = trio.current_time() + election_s
+        with trio.move_on_after(2 * election_s) as waiting:
             while self.leader != member:
-                await self.watch_leader()
+                # Again and again, as the request may be lost on its way to the leader, and the leader may
+                # be another one by now. One that hands over to `to` already does not begin anew. Not in
+                # the second half: what begins there might hold up proposals after we gave up.
+                again_s = inf
+                if trio.current_time() < asks_until:
+                    self.raft.transfer_leadership(to)
+                    self.host.mark_dirty(self)
+                    again_s = config.heartbeat_ticks * config.tick_interval_s
+                with trio.move_on_after(again_s):
+                    await self.watch_leader()
         if waiting.cancelled_caught:
             raise TransferFailed(f"member {to} did not take over group {self.id} in time")
 

@@ -198,7 +198,7 @@ class Post:
         return peer
 
     def peer_up(self, peer: Hello, lane: Lane) -> None:
-        """Our stream is open (again): forwarded proposals that may have been lost go once more."""
+        """Our stream is open (again): what was asked of leaders there and may be lost goes once more."""
         if (host := self.peers.get(peer.address)) is not None and host.lane_up(lane) and self._events.on:
             self._events.emit(PeerUp(host.address))
         if lane is Lane.BULK and (route := self.peers.get(peer.address)) is not None:
@@ -228,8 +228,11 @@ class Post:
 
     def _resend_to(self, peer: Peer, group_id: GroupId) -> None:
         group = self._groups.get(group_id)
-        if group is not None and group.routes.get(group.raft.leader) is peer:
-            self.resend(group)
+        if group is None or group.routes.get(group.raft.leader) is not peer:
+            return
+        self.resend(group)
+        if group.reads.ask_again(float("inf")):
+            self._mark_dirty(group)
 
     def resend(self, group: Group) -> None:
         """Forward once more what the leader may have lost, or was never told."""

@@ -28,8 +28,11 @@ from multiraft import (
     OutcomeUnknown,
     ProposalTooLarge,
     StateMachineFailed,
+    TransferFailed,
     open_host,
 )
+from multiraft.messages import Message, MessageType
+from multiraft.post import Post
 from tests.engine.helpers import cluster, config, create, leader_of, members, until
 from tests.engine.machines import BlockingJournal, Journal
 
@@ -103,6 +106,34 @@ async def test_leadership_can_be_transferred(tmp_path: Path) -> None:
             await groups[target % 3].transfer_leadership(target)
             await until(partial(leads, groups, target))
             await groups[2].propose(b"after")
+
+
+async def test_a_request_to_hand_over_that_got_lost_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For an election timeout: whatever comes of the last one is over when the call is."""
+    lost: list[Message] = []
+    losses = 1
+
+    def losing(post: Post, group: Group, message: Message, route: Any = Post.route) -> None:
+        if message.type is MessageType.TRANSFER_LEADER and len(lost) < losses:
+            lost.append(message)
+        else:
+            route(post, group, message)
+
+    async with cluster(tmp_path) as hosts:
+        groups = await create(hosts, 7)
+        heir, other = (group for group in groups if group is not leader_of(groups))
+        monkeypatch.setattr(Post, "route", losing)
+        await heir.transfer_leadership(heir.member_id)
+        assert heir.status().role == "leader"
+        assert [message.sender for message in lost] == [heir.member_id]
+        await until(lambda: other.leader == heir.leader)
+        losses = 1000
+        with pytest.raises(TransferFailed):
+            await other.transfer_leadership(other.member_id)
+        election_ticks, heartbeat_ticks = 10, 1
+        assert 2 < len(lost) <= 2 + election_ticks // heartbeat_ticks
 
 
 async def test_blocking_machines_are_fed_in_order(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from multiraft import intake, scheduler
-from multiraft.errors import GroupFailed, HostClosed, StorageFailed
+from multiraft.errors import GroupFailed, HostClosed, NoLeader, StorageFailed
 from multiraft.group import Group
 from multiraft.membership import Change, Step, Verb
 from multiraft.messages import Beats, HardState, Hello, Lane, Message, MessageType, Run, Snapshot
@@ -159,6 +159,50 @@ def test_no_query_sees_a_machine_that_is_being_restored() -> None:
     told.append(answer.told)
     assert told == [False, True]
     assert group.applied == 100
+
+
+def test_a_read_that_may_be_lost_is_asked_again_as_soon_as_there_is_a_link() -> None:
+    host = BenchHost()
+    group = host.create(7, hosts=3)
+    host.hear(group, 2, MessageType.HEARTBEAT, term=2, commit=1)
+    host.settle()
+    answer = Answer()
+    group.reads.queued.append(answer)
+    host.scheduler.mark_dirty(group)
+    host.passes()
+    (asked,) = host.wires.messages(MessageType.READ_INDEX)
+    host.wires.sent.clear()
+    host.scheduler.peer_up(Hello("multiraft", 3, 1, "h3:1"), Lane.BULK)
+    host.settle()
+    assert not host.wires.messages(MessageType.READ_INDEX), "it leads nothing"
+    host.scheduler.peer_up(Hello("multiraft", 2, 1, "h2:1"), Lane.BULK)
+    host.settle()
+    (again,) = host.wires.messages(MessageType.READ_INDEX)
+    for context in (asked.context, again.context):
+        assert not answer.told
+        host.hear(group, 2, MessageType.READ_INDEX_RESP, term=2, index=1, context=context)
+        host.settle()
+    assert answer.told
+    assert answer.error is None
+
+
+def test_a_read_that_the_last_leader_left_waits_no_longer_than_any_other() -> None:
+    """Also in a group that nothing else has business with, as one that never stands for election."""
+    host = BenchHost(tick_interval_s=0.1, leader_wait_s=0.3)
+    group = host.create(7, hosts=3)
+    host.hear(group, 2, MessageType.HEARTBEAT, term=2, commit=1)
+    host.settle()
+    answer = Answer()
+    group.reads.queued.append(answer)
+    host.scheduler.mark_dirty(group)
+    host.settle()
+    assert host.wires.messages(MessageType.READ_INDEX)
+    host.hear(group, 3, MessageType.VOTE, term=3, log_term=2, index=9, context=b"CampaignTransfer")
+    host.settle()
+    assert group.leader is None
+    host.tick(4)
+    assert group.status().role == "follower", "it did not stand yet"
+    assert isinstance(answer.error, NoLeader)
 
 
 def test_a_lease_is_not_believed_in_before_owed_ticks_are_counted() -> None:
