@@ -15,7 +15,8 @@ A host that moves keeps its folder, and so its id; an address may get another ho
 for members with other ids. What this cannot see is in docs/invariants.md.
 
 Bounds: a binding for each listed member of a group, `HELD_MAX` messages for each that is being
-bound, and `TOLD_MAX` senders that are not told again before the next `TELL_AGAIN_TICKS`.
+bound and what proposals it may have under way, and `TOLD_MAX` senders that are not told again
+before the next `TELL_AGAIN_TICKS`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from multiraft.types import MemberId, Role
 logger = structlog.get_logger("multiraft")
 
 HELD_MAX = 64
-"""Messages of one member that wait for its binding; those above are lost, as on the way."""
+"""Messages of one member that wait for its binding; those above are lost, as on the way. Not so its
+proposals, which are sent once more only when the link broke: these have the bound that their
+proposer puts on them."""
 
 _PASSED_ON = (MessageType.READ_INDEX, MessageType.TRANSFER_LEADER)
 """Passed on from member to member in the name of whom it is about, so the host it comes from proves
@@ -99,7 +102,7 @@ class Acquaintances:
                 meeting = self._meet(peer, group, sender)
             known = meeting.host_id
             if known == peer.host_id:
-                if len(meeting.held) < HELD_MAX:
+                if len(meeting.held) < HELD_MAX or message.type is MessageType.PROP:
                     meeting.held.append((peer, message))
                 return False
         if known == peer.host_id:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from multiraft.acquaintances import HELD_MAX
 from multiraft.errors import MemberForgotten, NotMember
 from multiraft.group import Group
 from multiraft.interfaces import SnapshotOffer
@@ -51,6 +52,28 @@ def test_the_first_word_counts_when_its_host_is_on_disk() -> None:
     assert group.raft.term == 6
     assert group.raft.leader == 2
     assert [m.term for m in host.wires.messages(MessageType.VOTE_RESP)] == [5]
+
+
+def test_proposals_are_not_lost_for_all_that_waits_for_the_disk() -> None:
+    """While the link stays nobody sends them again, so their proposer would wait for ever."""
+    host = BenchHost()
+    group = host.create(7, hosts=3)
+    host.scheduler.stand(group)
+    host.settle()
+    host.hear(group, 2, MessageType.PRE_VOTE_RESP, term=group.raft.term + 1)
+    host.settle()
+    host.hear(group, 2, MessageType.VOTE_RESP, term=group.raft.term)
+    host.settle()
+    last, term = group.raft.last_index, group.raft.term
+    for _ in range(HELD_MAX + 1):
+        host.hear(group, 3, MessageType.HEARTBEAT_RESP, term=term)
+    for number in range(3):
+        run = Run.of([b"%d" % number], origin=3, sequence=number)
+        host.hear(group, 3, MessageType.PROP, term=term, runs=[run])
+    host.passes()
+    assert group.raft.last_index == last
+    host.settle()
+    assert group.raft.last_index == last + 3
 
 
 @pytest.mark.parametrize("restarted", [False, True])
