@@ -287,11 +287,15 @@ class Post:
 
         That is the core's: who is removed by a joint change still votes until it is left.
         """
+        leader = group.raft.leader
+        before = group.routes.get(leader)
         self.disconnect(group)
         members = group.membership.members
         for id_ in group.raft.progress:
             if id_ != group.member_id and (member := members.get(id_)) is not None:
                 self._point(group, id_, self.peer(member.address))
+        if group.routes.get(leader) is not before:
+            self._found(group, leader)
 
     def learn(self, group: Group, sender: MemberId, host: Hello) -> Peer | None:
         """A route to a member that we do not know (yet): back where its message came from.
@@ -306,7 +310,19 @@ class Post:
             return None
         peer = self.peer(host.address)
         self._point(group, sender, peer)
+        if sender == group.raft.leader:
+            self._found(group, sender)
         return peer
+
+    def _found(self, group: Group, leader: MemberId) -> None:
+        """There is another route to the leader than before, or one again.
+
+        What was forwarded by the one before may be lost, or had none. At once, as the leader wants
+        runs in order. Without a link it waits for that: see `peer_up`.
+        """
+        peer: Peer | None = group.routes.get(leader)
+        if peer is not None and peer.connected:
+            self._resend_to(peer, group.id)
 
     @staticmethod
     def _point(group: Group, member: MemberId, peer: Peer) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import attrs
+
 from multiraft.departures import LINGER_TIMEOUTS
 from multiraft.errors import MemberRemoved, MembershipRejected, OutcomeUnknown
 from multiraft.group import Group
-from multiraft.membership import Change, Step, Verb
+from multiraft.membership import Change, Membership, Step, Verb
 from multiraft.messages import (
     EntryKind,
     Hello,
@@ -119,3 +121,57 @@ def test_who_writes_to_a_member_that_is_gone_hears_that_it_is_gone_itself() -> N
     host.scheduler.receive(hello, Lane.BULK, [(7, group.generation, lost)])
     host.settle()
     assert [(a, item[2].to) for a, _, item in host.wires.sent if type(item[2]) is Removal] == [("h9:1", 9)]
+
+
+def forwarded(host: BenchHost) -> list[tuple[str, list[bytes]]]:
+    """What was forwarded since this was asked last, and where to."""
+    sent, host.wires.sent = host.wires.sent, []
+    found = [(address, item[2]) for address, _, item in sent if type(item[2]) is Message]
+    return [(address, each.runs[0].payloads) for address, each in found if each.type is MessageType.PROP]
+
+
+def link(host: BenchHost, member: int, address: str) -> None:
+    host.scheduler._post.peer(address)
+    host.scheduler.peer_up(Hello("c", member, 1, address), Lane.BULK)
+    host.settle()
+
+
+def test_what_a_leader_outside_of_the_known_members_was_to_get_goes_when_it_is_heard_again() -> None:
+    """Each configuration that is applied on the way to its own cuts the route that was learned."""
+    host = BenchHost()
+    group = host.create(7, hosts=3)
+    host.hear(group, 9, MessageType.HEARTBEAT, term=2, commit=1)
+    host.settle()
+    link(host, 9, "h9:1")
+    host.propose(group, b"may be lost")
+    host.settle()
+    assert forwarded(host) == [("h9:1", [b"may be lost"])]
+    host.scheduler._members_changed(group, group.membership, complete=True)
+    host.propose(group, b"nowhere to go")
+    host.settle()
+    assert forwarded(host) == []
+    host.hear(group, 9, MessageType.HEARTBEAT, term=2, commit=1)
+    host.propose(group, b"after them")
+    host.settle()
+    order = [b"may be lost", b"nowhere to go", b"after them"]
+    assert forwarded(host) == [("h9:1", [each]) for each in order]
+
+
+def test_what_was_forwarded_goes_to_where_the_leader_is_now() -> None:
+    host = BenchHost()
+    group = host.create(7, hosts=3)
+    host.hear(group, 2, MessageType.HEARTBEAT, term=2, commit=1)
+    host.settle()
+    link(host, 2, "h2:1")
+    link(host, 2, "moved:1")
+    host.propose(group, b"x")
+    host.settle()
+    assert forwarded(host) == [("h2:1", [b"x"])]
+    members = group.membership.members
+    host.scheduler._members_changed(group, Membership(members), complete=True)
+    host.settle()
+    assert forwarded(host) == [], "nothing became of that"
+    moved = {**members, 2: attrs.evolve(members[2], address="moved:1")}
+    host.scheduler._members_changed(group, Membership(moved), complete=True)
+    host.settle()
+    assert forwarded(host) == [("moved:1", [b"x"])]
