@@ -233,8 +233,9 @@ class Rest:
         peer: Peer | None = group.routes.get(member)
         if peer is not None and peer.session is not None:
             given = peer.session.led.get(group.id)
-            if given is not None and given.member == member and given.progress is None:
-                self._count(group, given)
+            late = given is not None and given.member == member and given.progress is None
+            if late and self._count(group, cast("Follower", given)):
+                return True  # not any more; but what it lacks must be looked at before its leader rests
         if active and self._check_quorum:
             return True  # it answered within an election timeout or two
         if peer is None or peer.session is None or not peer.session.is_open:
@@ -243,14 +244,16 @@ class Rest:
         return active or self.ticks - group.state_since < PATIENCE_TIMEOUTS * self._election_ticks
 
     @staticmethod
-    def _count(group: Group, given: Follower) -> None:
+    def _count(group: Group, given: Follower) -> bool:
         """A word that came before its member was known to be at home on that host: is it by now?"""
         progress = group.raft.progress.get(given.member)
-        if progress is not None and group.hosts.get(given.member) == given.session.host_id:
-            given.since = given.session.acked
-            given.progress = progress
-            progress.vouch = given
-            progress.recent_active = True
+        if progress is None or group.hosts.get(given.member) != given.session.host_id:
+            return False
+        given.since = given.session.acked
+        given.progress = progress
+        progress.vouch = given
+        progress.recent_active = True
+        return True
 
     def _tell(self, group: Group, follower: Follower) -> None:
         """The commit index, in a row that arrives or ends the session."""

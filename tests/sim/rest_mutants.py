@@ -12,7 +12,7 @@ from multiraft.raft.state import State
 from multiraft.rest import Rest
 from multiraft.scheduler import Scheduler
 from multiraft.sessions import Follower, Question, Session
-from multiraft.types import GroupId, Term
+from multiraft.types import GroupId, MemberId, Term
 from tests.sim.mutants import FOCUS, planted, replaced
 
 FOCUS["silence_wakes_nobody"] = {"faults": ("kill", "campaign"), "lossy": False}
@@ -29,6 +29,7 @@ SHOWN_BY = {
     "reads_take_any_beat": "a_beat_from_before_the_read_answers_nothing",
     "silence_wakes_nobody": "followers_of_a_silent_host_elect_another",
     "leaders_rest_without_a_quorum": "a_leader_without_a_quorum_steps_down",
+    "what_a_late_word_lacks_is_not_looked_at": "a_late_word_of_a_member_that_lacks_entries_lets_nobody_rest",
     "commits_are_not_told": "members_hear_of_the_last_commit_before_they_rest",
     "promise_dies_with_the_term": "a_lease_holds_against_a_late_refusal",
     "promise_is_forgotten_at_rest": "a_lease_holds_against_a_candidate",
@@ -206,6 +207,21 @@ def leaders_rest_without_a_quorum() -> Iterator[None]:
         return group.raft.log.applied == group.raft.last_index
 
     with replaced(Rest, "_may_rest", may_rest):
+        yield
+
+
+@planted
+def what_a_late_word_lacks_is_not_looked_at() -> Iterator[None]:
+    """Rule 1: a word counts now, and its leader rests though that member is behind."""
+    real = Rest._is_awaited
+
+    def is_awaited(self: Rest, group: Group, member: MemberId, active: bool) -> bool:
+        progress = group.raft.progress[member]
+        before = progress.vouch
+        awaited = real(self, group, member, active)
+        return awaited if progress.vouch is before else active
+
+    with replaced(Rest, "_is_awaited", is_awaited):
         yield
 
 

@@ -248,6 +248,25 @@ def members_hear_of_the_last_commit_before_they_rest() -> None:
         _require(stage.group(host).raft.committed == stage.group(a).raft.committed, "and knows the commit")
 
 
+def a_late_word_of_a_member_that_lacks_entries_lets_nobody_rest() -> None:
+    """C's word came before A knew that C is at home there, and A has been awake for C for long."""
+    stage = Stage()
+    a, _, c = stage.cast()
+    group, member = stage.group(a), stage.group(c).member_id
+    assert a.scheduler is not None
+    rest, session = a.scheduler._rest, a.scheduler._post.peers[c.address].session
+    assert session is not None
+    progress, given = group.raft.progress[member], session.led[group.id]
+    rest.wake(group)
+    group.state_since -= 100
+    given.progress = progress.vouch = None
+    progress.match, progress.recent_active = 0, False
+    progress.become_probe()
+    stage.until(lambda: progress.match == group.raft.last_index, 2 * stage.election_s)
+    stage.until(stage.at_rest)
+    stage.check_books()
+
+
 def a_paused_follower_blames_nobody() -> None:
     stage = Stage()
     a, b, _ = stage.cast()
