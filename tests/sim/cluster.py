@@ -110,6 +110,7 @@ class Cluster:
         bound = RECOVERY_ELECTIONS * self.plan.election_s + self.plan.leader_wait_s
         self._require("every call has ended", bound, self._all_ended)
         self._require("every group has one leader that all follow", bound, self._led)
+        self._require("every member has what is committed", bound, self._caught_up)
         self._require("no membership change is under way", bound, self._settled)
         self._require("every group has one leader that all follow", bound, self._led)
         self._require("a new proposal is applied everywhere", bound, self._Marks(self).applied)
@@ -239,6 +240,16 @@ class Cluster:
                 if proposed is not None:
                     self._names[group] = proposed
             return False
+
+    def _caught_up(self) -> bool:
+        """With nothing new to carry it along: groups come to rest when there is no business left."""
+        for group_id in self.group_ids:
+            last = self.invariants.groups[group_id].last_committed
+            for host in self._members_of(group_id):
+                group = host.scheduler.groups.get(group_id) if host.scheduler is not None else None
+                if group is None or group.applied < last:
+                    return False
+        return True
 
     def _equal(self) -> bool:
         return all(
