@@ -306,18 +306,30 @@ async def serve(
     worker_type: type[Worker] = Worker,
     machines: MachineFactory = lambda _: Counter(),
 ) -> None:
-    """Open the host that the first line describes, then do what the other lines say."""
+    """Open the host that the first line describes, then do what the other lines say.
+
+    Until the lines end. What is being done then, as waiting for a leader that is gone, is not waited for.
+    """
     lines = read_lines(requests)
-    first = await anext(lines)
+    first = await anext(lines, None)
+    if first is None:
+        return
     mode = first["mode"]
     config = host_config(first["data_dir"], mode, first["settings"])
     async with open_host(config, machines) as host, trio.open_nursery() as nursery:
         worker = worker_type(host, mode, first["payload"], nursery)
+        said, heard = trio.open_memory_channel[dict[str, Any]](1)  # one is done, another may be read
+
+        async def listen() -> None:
+            async for request in lines:
+                await said.send(request)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(listen)
         reply({"address": host.address})
-        async for request in lines:
+        async for request in heard:
             command: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]] = getattr(worker, request["do"])
             reply(await command(request))
-        nursery.cancel_scope.cancel()
 
 
 def main(worker_type: type[Worker] = Worker, machines: MachineFactory = lambda _: Counter()) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -171,6 +173,42 @@ def test_hosts_end_with_a_parent_that_is_killed(disk: Path, name: str) -> None:
     process.kill()
     process.communicate(timeout=30)
     wait_gone(disk)
+
+
+@pytest.mark.slow
+def test_a_bench_host_ends_with_its_parent_whatever_it_is_doing(tmp_path: Path) -> None:
+    """Also while it waits for a leader, of whom the others have none to offer: they ended first."""
+    command = [sys.executable, "-m", "multiraft.cli.bench_host"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def say(**line: object) -> None:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(line) + "\n")
+            process.stdin.flush()
+
+        say(data_dir=str(tmp_path / "host"), mode="write", payload=16, settings={})
+        address = json.loads(process.stdout.readline())["address"]
+        say(do="create", first=1, last=1, members=[address, "127.0.0.1:1", "127.0.0.1:2"])
+        assert json.loads(process.stdout.readline()) == {"created": 1}
+        say(do="leaders")
+        process.stdin.close()
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+        assert process.stdout.read() == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("said", ["", "{"])
+def test_a_bench_host_that_is_told_nothing_does_nothing(said: str) -> None:
+    command = [sys.executable, "-m", "multiraft.cli.bench_host"]
+    ended = subprocess.run(command, input=said, capture_output=True, text=True, cwd=ROOT, timeout=20)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
 def _running(name: str, disk: Path) -> subprocess.Popen[str]:
