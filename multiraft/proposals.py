@@ -14,9 +14,10 @@ snapshot hides which entries were applied; then the outcome is unknown.
 A run that was certainly dropped because leadership changed is proposed again, under a new
 number, a few times: the caller need not know. A refusal for any other reason is the caller's.
 
-A forwarded run may be lost with its connection while the leader stays, or find no route to it. It is
-sent again when the link is back, or the route is there (post.py); a leader remembers, for as long as it leads, the last number it took from
-each member, and takes none twice. Members send their runs in order, so one number is enough.
+A forwarded run may be lost with its connection while the leader stays, or find no route to it. It
+is sent again when the link is back, or the route is there (post.py); a leader remembers, for as
+long as it leads, the last number it took from each member, and takes none twice. Members send
+their runs in order, so one number is enough.
 
 Membership changes are runs like any other, with the same marks and so the same exactness. What
 the leader refuses never gets into the log: see referee.py. A joint change is done when the joint
