@@ -109,8 +109,11 @@ class Arrivals:
                 elif type(message) is Removal:
                     if message.to == group.member_id:
                         self._departures.removed(group)
-                elif type(message) is ProposalRefused and group.proposals.refused(
-                    message.sequence, message.reason
+                elif (
+                    type(message) is ProposalRefused
+                    # Or it is for who was at this address before: a new folder begins with the same numbers.
+                    and message.to == group.member_id
+                    and group.proposals.refused(message.sequence, message.reason)
                 ):
                     self._mark_dirty(group)
             if self._clock.now() > deadline:

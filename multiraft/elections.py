@@ -41,6 +41,9 @@ or a host that is always behind would never lead anything."""
 CROWD: Final = PLACES // 40
 """Groups of one host that stand, or wait to, from which on others give way to whose turn it is."""
 
+LEARNER_TIMEOUTS: Final = 4
+"""Election timeouts between two words of a learner that hears no leader."""
+
 STRAYS_MAX: Final = 16384
 """Requests for votes that are kept for groups that are not here yet; the oldest go first."""
 
@@ -88,11 +91,28 @@ class Elections:
         """
         if group in self._waiting:
             return True
+        if group.raft.is_learner:
+            self._looks_for_leader(group)
+            return False
         if group in self._standing or not group.raft.promotable or self._gives_way(group):
             return False
         self._waiting.add(group)
         self._line.append(group)
         return True
+
+    def _looks_for_leader(self, group: Group) -> None:
+        """A learner hears no leader. It may not stand, but does not believe in that one for ever.
+
+        Its calls wait for another from now on, as they would elsewhere. And it says that it is there: a
+        leader that has given it up rests, and would not know; who has removed it tells it so. Not often, as
+        there may be no leader at all.
+        """
+        raft = group.raft
+        raft.become_follower(raft.term, NO_MEMBER)
+        raft.election_timeout *= LEARNER_TIMEOUTS
+        for member in group.routes:
+            raft.messages.append(Message(MessageType.HEARTBEAT_RESP, member, group.member_id, raft.term))
+        self._moved(group)
 
     def _gives_way(self, group: Group) -> bool:
         """Whether another member of a group that lost its leader is to stand first, as many stand now.

@@ -271,7 +271,7 @@ class Post:
             self._refuse(peer, (group.id, group.generation, ProposalRefused(to, sequence, reason)))
 
     def _refuse(self, peer: Peer, refusal: Envelope) -> None:
-        peer.refusals.append(refusal)
+        peer.keep_refusal(refusal)
         peer.add_bulk(refusal)
         self.queue(peer)
 

@@ -240,7 +240,8 @@ class Rest:
             return True  # it answered within an election timeout or two
         if peer is None or peer.session is None or not peer.session.is_open:
             return False
-        # One that never says anything wakes its leader when it does: by a vote request, if by nothing else.
+        # One that never says anything wakes its leader when it does: by a vote request, if by nothing else,
+        # or by the word of a learner that looks for a leader (elections.py).
         return active or self.ticks - group.state_since < PATIENCE_TIMEOUTS * self._election_ticks
 
     @staticmethod

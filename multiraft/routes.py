@@ -63,7 +63,11 @@ BEAT_GROUPS_MAX = 8192
 """Groups in one message of beats: at most about 400 KB."""
 
 REFUSALS_MAX = 1024
-"""Refusals that are told again when a link is back; those before have had their time."""
+"""Refusals that are told again when a link breaks and is back; those before have had their time."""
+
+REFUSALS_AWAY_MAX = 1 << 16
+"""The same while there is no link: none of these was told. Beyond that the oldest are forgotten, and who
+waits for one hears of it when the leader changes."""
 
 
 class Peer:
@@ -109,7 +113,7 @@ class Peer:
         """No group had a member there, and nothing was sent there, since the last look."""
         self.lost: list[Envelope] = []
         """Bulk messages that the transport would not take."""
-        self.refusals: deque[Envelope] = deque(maxlen=REFUSALS_MAX)
+        self.refusals: deque[Envelope] = deque()
         """The last refusals: of forwarded proposals, as somebody waits for each; and of whole members."""
         self.queued = False
         self.session: Session | None = None
@@ -139,6 +143,13 @@ class Peer:
         """Queue one message. What comes after it must not overtake it, so it ends the rows before."""
         self.bulk.append(item)
         self.appends = self.acks = None
+
+    def keep_refusal(self, item: Envelope) -> None:
+        """Remember what is to be told again when there is a link (again)."""
+        self.refusals.append(item)
+        most = REFUSALS_MAX if self.connected else REFUSALS_AWAY_MAX
+        while len(self.refusals) > most:
+            self.refusals.popleft()
 
     def open_appends(self) -> list[AppendRow]:
         rows = self.appends = []
