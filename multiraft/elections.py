@@ -106,6 +106,9 @@ class Elections:
         Its calls wait for another from now on, as they would elsewhere. And it says that it is there: a
         leader that has given it up rests, and would not know; who has removed it tells it so. Not often, as
         there may be no leader at all.
+
+        By its leader's configuration it may be a voter by now, and free to vote for another. So its word must
+        not confirm a read, nor renew a lease: it names no heartbeat, and those count by the one they answer.
         """
         raft = group.raft
         raft.become_follower(raft.term, NO_MEMBER)

@@ -238,6 +238,16 @@ class BenchHost:
         at = group.generation if generation is None else generation
         self.scheduler.receive(hello, Lane.BULK, [(group.id, at, message)])
 
+    def elect(self, group: Group) -> None:
+        """Member 1 leads, by the vote of member 2."""
+        self.scheduler.stand(group)
+        self.settle()
+        self.hear(group, 2, MessageType.PRE_VOTE_RESP, term=group.raft.term + 1)
+        self.settle()
+        self.hear(group, 2, MessageType.VOTE_RESP, term=group.raft.term)
+        self.settle()
+        assert group.status().role == "leader"
+
     def receive_snapshot(self, group: Group, index: Index) -> None:
         """Member 2, which leads at term 2, has sent a snapshot; it is handled in the next pass."""
         point = group.log.snapshot_point

@@ -58,12 +58,7 @@ def test_proposals_are_not_lost_for_all_that_waits_for_the_disk() -> None:
     """While the link stays nobody sends them again, so their proposer would wait for ever."""
     host = BenchHost()
     group = host.create(7, hosts=3)
-    host.scheduler.stand(group)
-    host.settle()
-    host.hear(group, 2, MessageType.PRE_VOTE_RESP, term=group.raft.term + 1)
-    host.settle()
-    host.hear(group, 2, MessageType.VOTE_RESP, term=group.raft.term)
-    host.settle()
+    host.elect(group)
     last, term = group.raft.last_index, group.raft.term
     for _ in range(HELD_MAX + 1):
         host.hear(group, 3, MessageType.HEARTBEAT_RESP, term=term)

@@ -34,12 +34,8 @@ def test_none_is_forgotten_while_there_is_no_link(monkeypatch: pytest.MonkeyPatc
     """The proposer's own link stayed, so it sends nothing again."""
     host = BenchHost()
     group = host.create(7, hosts=3)
-    host.scheduler.stand(group)
-    host.settle()
-    host.hear(group, 2, MessageType.PRE_VOTE_RESP, term=group.raft.term + 1)
-    host.settle()
+    host.elect(group)
     term = group.raft.term
-    host.hear(group, 2, MessageType.VOTE_RESP, term=term)
     host.hear(group, 3, MessageType.HEARTBEAT_RESP, term=term)
     host.settle()
     host.hear(group, 2, MessageType.APP_RESP, term=term, index=group.raft.last_index)

@@ -137,8 +137,8 @@ def test_closing_tells_those_whose_query_is_in_the_worker() -> None:
     assert isinstance(answer.error, HostClosed)
 
 
-def test_no_query_sees_a_machine_that_is_being_restored() -> None:
-    host = BenchHost()
+def asking(host: BenchHost) -> tuple[Group, Answer, Message]:
+    """A follower of member 2, a read that waits there, and what asked the leader for it."""
     group = host.create(7, hosts=3)
     host.hear(group, 2, MessageType.HEARTBEAT, term=2, commit=1)
     host.settle()
@@ -147,6 +147,12 @@ def test_no_query_sees_a_machine_that_is_being_restored() -> None:
     host.scheduler.mark_dirty(group)
     host.passes()
     (asked,) = host.wires.messages(MessageType.READ_INDEX)
+    return group, answer, asked
+
+
+def test_no_query_sees_a_machine_that_is_being_restored() -> None:
+    host = BenchHost()
+    group, answer, asked = asking(host)
     host.receive_snapshot(group, 100)
     host.passes()
     host.writer.sync()
@@ -163,14 +169,7 @@ def test_no_query_sees_a_machine_that_is_being_restored() -> None:
 
 def test_a_read_that_may_be_lost_is_asked_again_as_soon_as_there_is_a_link() -> None:
     host = BenchHost()
-    group = host.create(7, hosts=3)
-    host.hear(group, 2, MessageType.HEARTBEAT, term=2, commit=1)
-    host.settle()
-    answer = Answer()
-    group.reads.queued.append(answer)
-    host.scheduler.mark_dirty(group)
-    host.passes()
-    (asked,) = host.wires.messages(MessageType.READ_INDEX)
+    group, answer, asked = asking(host)
     host.wires.sent.clear()
     host.scheduler.peer_up(Hello("multiraft", 3, 1, "h3:1"), Lane.BULK)
     host.settle()
@@ -189,14 +188,8 @@ def test_a_read_that_may_be_lost_is_asked_again_as_soon_as_there_is_a_link() -> 
 def test_a_read_that_the_last_leader_left_waits_no_longer_than_any_other() -> None:
     """Also in a group that nothing else has business with, as one that never stands for election."""
     host = BenchHost(tick_interval_s=0.1, leader_wait_s=0.3)
-    group = host.create(7, hosts=3)
-    host.hear(group, 2, MessageType.HEARTBEAT, term=2, commit=1)
+    group, answer, _ = asking(host)
     host.settle()
-    answer = Answer()
-    group.reads.queued.append(answer)
-    host.scheduler.mark_dirty(group)
-    host.settle()
-    assert host.wires.messages(MessageType.READ_INDEX)
     host.hear(group, 3, MessageType.VOTE, term=3, log_term=2, index=9, context=b"CampaignTransfer")
     host.settle()
     assert group.leader is None
@@ -224,19 +217,28 @@ def test_a_lease_is_not_believed_in_before_owed_ticks_are_counted() -> None:
     assert [m.context for m in host.wires.messages(MessageType.READ_INDEX_RESP)] == [b"early"]
 
 
-def elect(host: BenchHost, group: Group) -> None:
-    host.scheduler.stand(group)
+def test_an_answer_that_names_no_heartbeat_confirms_nothing() -> None:
+    """As a learner's that hears no leader, and may be a voter by what its leader knows (elections.py)."""
+    host = BenchHost(read_mode=ReadMode.LEASE, tick_interval_s=0.1)
+    group = host.create(7, hosts=3)
+    lead(host, group)
+    host.tick()
+    beats = host.wires.messages(MessageType.HEARTBEAT)
+    assert {beat.to for beat in beats} == {2, 3}
+    host.hear(group, 2, MessageType.READ_INDEX, context=b"read")
+    for member in (2, 3):
+        host.hear(group, member, MessageType.HEARTBEAT_RESP, term=group.raft.term)
     host.settle()
-    host.hear(group, 2, MessageType.PRE_VOTE_RESP, term=group.raft.term + 1)
+    assert not host.wires.messages(MessageType.READ_INDEX_RESP)
+    asked = host.wires.messages(MessageType.HEARTBEAT)[-1]
+    host.hear(group, asked.to, MessageType.HEARTBEAT_RESP, term=asked.term, context=asked.context)
     host.settle()
-    host.hear(group, 2, MessageType.VOTE_RESP, term=group.raft.term)
-    host.settle()
-    assert group.status().role == "leader"
+    assert [m.context for m in host.wires.messages(MessageType.READ_INDEX_RESP)] == [b"read"]
 
 
 def lead(host: BenchHost, group: Group) -> None:
     """Elect member 1, and have the others acknowledge its first entry."""
-    elect(host, group)
+    host.elect(group)
     last = group.raft.last_index
     for member in (2, 3):
         host.hear(group, member, MessageType.APP_RESP, term=group.raft.term, index=last)
@@ -333,7 +335,7 @@ def test_a_machine_that_cannot_be_discarded_fails_the_removal() -> None:
 def test_reads_that_waited_for_the_first_commit_take_no_lease() -> None:
     host = BenchHost(read_mode=ReadMode.LEASE)
     group = host.create(7, hosts=3)
-    elect(host, group)
+    host.elect(group)
     host.hear(group, 2, MessageType.READ_INDEX, context=b"early")
     host.tick()
     beats = [beat for beat in host.wires.messages(MessageType.HEARTBEAT) if beat.to == 2]
